@@ -1,0 +1,50 @@
+-- add: a batch of jobs. Each goes to the least loaded worker, whose inbox gets it, or waits.
+--
+-- An id that is there already is left alone. One that was deleted, but whose owner still lets go, waits for that.
+-- `not_after` makes a late copy harmless: what the caller gave up on is never carried out later.
+-- Not done on purpose: looking whether the worker's lock has ended. A dead worker's jobs move at its reap.
+--
+-- KEYS[1] rev
+-- KEYS[2] jobs
+-- KEYS[3] owner
+-- KEYS[4] assigned
+-- KEYS[5] pending
+-- KEYS[6] load
+-- KEYS[7] inbox
+-- ARGV[1] inbox channel   prefix, the worker's number follows
+-- ARGV[2] not_after   us by the server's clock
+-- ARGV[3...] job, payload   pairs
+-- Returns {n, code, born, code, born, ...}: 0 exists, 1 assigned, 2 pending, 3 waits for a release; born: its add's revision
+-- Errors LATE <now_us>: the server's clock is past not_after; nothing was done
+-- Publishes an `add` frame for each assigned job
+
+K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+K.inbox_channel = ARGV[1]
+local not_after = tonumber(ARGV[2])
+
+if now_us > not_after then
+  return redis.error_reply('LATE ' .. int(now_us))
+end
+
+local reply = { (#ARGV - 2) / 2 }
+for i = 3, #ARGV, 2 do
+  local job, payload = ARGV[i], ARGV[i + 1]
+  local state, worker, grant, born = owner_of(job)
+  local code = 0
+  if not state then
+    local rev = tick()
+    born = int(rev)
+    redis.call('HSET', K.jobs, job, payload)
+    code = assign(job, born, payload, rev) and 1 or 2
+  elseif state == 'r' and born == '0' then
+    born = int(tick())
+    redis.call('HSET', K.jobs, job, payload)
+    redis.call('HSET', K.owner, job, 'r ' .. worker .. ' ' .. grant .. ' ' .. born)
+    code = 3
+  end
+  reply[#reply + 1], reply[#reply + 2] = code, tonumber(born)
+end
+
+commit()
+return reply

@@ -1,0 +1,55 @@
+-- beat: extends a worker's lock, and tells it what it would miss if every notification were lost.
+--
+-- A lock that is gone before its deadline (evicted, or deleted by hand) is set again: the deadline says
+-- when a lock ends, its key only announces it. Not done on purpose: reviving a lock past its deadline.
+--
+-- KEYS[1] meta
+-- KEYS[2] workers
+-- KEYS[3] deadlines
+-- KEYS[4] load
+-- KEYS[5] inbox
+-- KEYS[6] pending
+-- KEYS[7] lock   of this worker
+-- ARGV[1] incarnation
+-- ARGV[2] worker
+-- ARGV[3] ttl   ms
+-- ARGV[4] draining   1: no new job, from now on
+-- Returns {1, inbox, lifted, rank, other, other_ms, waiting}
+--   inbox: revision of the last frame sent to this worker; rank: how many workers act before it;
+--   other, other_ms: the worker whose lock ends first, and in how long (0, 0: none);
+--   waiting: jobs without a worker although there is one with room
+--   {0, why} where the lock has ended: 1 the number is dead, 2 the deadline has passed, 3 another cluster
+-- Errors none
+-- Publishes nothing
+
+K.meta, K.workers, K.deadlines, K.load = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+K.inbox, K.pending, K.lock = KEYS[5], KEYS[6], KEYS[7]
+local incarnation, worker, ttl, draining = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
+
+local meta = redis.call('HMGET', K.meta, 'incarnation', 'lifted')
+if meta[1] ~= incarnation then
+  return { 0, 3 }
+end
+if redis.call('HEXISTS', K.workers, worker) == 0 then
+  return { 0, 1 }
+end
+local alive = redis.call('EXISTS', K.lock) == 1
+if not alive and now_ms >= tonumber(redis.call('ZSCORE', K.deadlines, worker) or '0') then
+  return { 0, 2 }
+end
+
+if alive then
+  redis.call('PEXPIRE', K.lock, ttl) -- works when memory is full, SET would not
+else
+  redis.call('SET', K.lock, incarnation, 'PX', ttl)
+end
+redis.call('ZADD', K.deadlines, int(now_ms + ttl), worker)
+if draining then
+  redis.call('ZREM', K.load, worker)
+end
+
+local with_room = redis.call('ZCARD', K.load)
+local rank = redis.call('ZRANK', K.load, worker) or with_room
+local waiting = with_room > 0 and redis.call('ZCARD', K.pending) or 0
+local other, other_ms = earliest_but(worker)
+return { 1, tonumber(redis.call('HGET', K.inbox, worker) or '0'), tonumber(meta[2]), rank, other, other_ms, waiting }

@@ -1,0 +1,47 @@
+-- leave: a worker that holds nothing any more goes, and what the server still counts as its own moves on.
+--
+-- Like reap in batches, and dead from the first one on, but asked for by the worker itself: its lock need not end.
+--
+-- KEYS[1] rev
+-- KEYS[2] jobs
+-- KEYS[3] owner
+-- KEYS[4] assigned
+-- KEYS[5] pending
+-- KEYS[6] load
+-- KEYS[7] inbox
+-- KEYS[8] deadlines
+-- KEYS[9] workers
+-- KEYS[10] lock   of this worker
+-- KEYS[11] meta
+-- ARGV[1] inbox channel   prefix, the worker's number follows
+-- ARGV[2] released channel
+-- ARGV[3] control channel
+-- ARGV[4] worker
+-- ARGV[5] limit   jobs
+-- ARGV[6] incarnation
+-- Returns {code, moved, left}: code 1 left (left > 0: call again), 0 was no member any more
+-- Errors none
+-- Publishes `left` on the control channel, an `add` frame for each job that went on, `released` for each that was deleted
+
+K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+K.deadlines, K.workers, K.lock, K.meta = KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+K.inbox_channel, K.released_channel, K.control_channel = ARGV[1], ARGV[2], ARGV[3]
+local worker, limit, incarnation = ARGV[4], tonumber(ARGV[5]), ARGV[6]
+
+if redis.call('HGET', K.meta, 'incarnation') ~= incarnation or not redis.call('ZSCORE', K.deadlines, worker) then
+  return { 0, 0, 0 }
+end
+
+redis.call('HDEL', K.workers, worker)
+redis.call('HDEL', K.inbox, worker)
+redis.call('ZREM', K.load, worker)
+local moved, left = evict(worker, limit)
+if left == 0 then
+  redis.call('ZREM', K.deadlines, worker)
+  announce(LEFT, worker)
+  redis.call('DEL', K.lock)
+end
+
+commit()
+return { 1, moved, left }

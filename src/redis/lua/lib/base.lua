@@ -1,0 +1,51 @@
+-- base: what every script shares: its keys, the server's clock, the revision.
+--
+-- A script names its inputs into K first. Nothing here writes but commit().
+
+local K = {}
+
+-- One worker's assignments are one range of {p}:assigned: score = number * SPAN + grant mod SPAN.
+local SPAN = 67108864 -- 2^26
+
+-- Numbers go to the server as text without exponent or fraction: tostring() turns to 1e+15 at 1e14.
+local function int(n)
+  return string.format('%.0f', n)
+end
+
+local time = redis.call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+local now_ms = math.floor(now_us / 1000)
+
+-- The revision is a hybrid clock: one more than the last, or the server's clock if that is later.
+local revision
+local function tick()
+  if not revision then
+    revision = tonumber(redis.call('GET', K.rev) or '0')
+  end
+  revision = math.max(revision + 1, now_us)
+  return revision
+end
+
+-- "<state> <worker> <grant> <born>", see PROTOCOL.md; nil where there is no such job.
+local function owner_of(job)
+  local record = redis.call('HGET', K.owner, job)
+  if not record then
+    return nil
+  end
+  return string.match(record, '^(%a) (%d+) (%d+) (%d+)$')
+end
+
+local function score_of(worker, grant)
+  return int(worker * SPAN + grant % SPAN)
+end
+
+-- When another lock ends: the earliest worker but `me`, and in how many ms; 0, 0 where there is none.
+local function earliest_but(me)
+  local row = redis.call('ZRANGE', K.deadlines, 0, 1, 'WITHSCORES')
+  for i = 1, #row, 2 do
+    if row[i] ~= me then
+      return tonumber(row[i]), math.max(tonumber(row[i + 1]) - now_ms, 0)
+    end
+  end
+  return 0, 0
+end

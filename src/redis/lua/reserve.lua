@@ -1,0 +1,27 @@
+-- reserve: gives out a worker's number, never twice in a cluster's life.
+-- The number is a member without jobs until `join`; one that never joins is reaped like a dead worker.
+--
+-- Run twice it wastes a number and nothing more.
+--
+-- KEYS[1] meta
+-- KEYS[2] workers
+-- KEYS[3] deadlines
+-- ARGV[1] incarnation   the cluster that the caller means
+-- ARGV[2] ttl   ms until the reservation lapses
+-- ARGV[3] info   what the worker says of itself: a MessagePack map, opaque here
+-- Returns {1, number}, or {0} where the cluster is another one now
+-- Errors none
+-- Publishes nothing
+
+K.meta, K.workers, K.deadlines = KEYS[1], KEYS[2], KEYS[3]
+local incarnation, ttl, info = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+
+if redis.call('HGET', K.meta, 'incarnation') ~= incarnation then
+  return { 0 }
+end
+
+local number = redis.call('HINCRBY', K.meta, 'last_worker', 1)
+redis.call('HSET', K.workers, number, int(now_ms) .. ' ' .. info)
+redis.call('ZADD', K.deadlines, int(now_ms + ttl), number)
+
+return { 1, number }
