@@ -1,0 +1,385 @@
+//! A cluster: its settings, and the connection that its masters and workers share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::clients::{Client, Pool};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::master::Master;
+use crate::redis::connect::{Commands, Connection};
+use crate::redis::server::{self, ServerReport};
+use crate::redis::store::Store;
+use crate::wire::keys::Keys;
+use crate::worker::Worker;
+
+/// What every participant of one process shares. The last one to go closes the connection, if it is ours.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) connection: Connection,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) store: Arc<Store>,
+    report: ServerReport,
+}
+
+/// A named group of masters and workers that share a Redis or Valkey server.
+///
+/// Cheap to clone. Holds one connection for commands; each master and worker made from it opens one more, for
+/// its subscription.
+#[derive(Clone)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+}
+
+impl Cluster {
+    /// Settings for the cluster with this id; all have defaults.
+    ///
+    /// The id names the cluster among those on the same server, database and [`prefix`](ClusterBuilder::prefix): 1 to
+    /// 128 bytes, without braces, glob characters (`*`, `?`, `[`, `]`, `\`), white space or control characters.
+    pub fn builder(id: impl Into<String>) -> ClusterBuilder {
+        ClusterBuilder { settings: Settings::new(id.into()) }
+    }
+
+    /// Joins as a master, which may add and delete jobs.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection: [`ErrorKind::Connection`], [`ErrorKind::Timeout`], [`ErrorKind::Denied`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing is left behind.
+    pub async fn master(&self) -> Result<Master> {
+        Master::start(self.shared.clone()).await
+    }
+
+    /// Joins as a worker, which is given jobs from now on.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection: [`ErrorKind::Connection`], [`ErrorKind::Timeout`], [`ErrorKind::Denied`];
+    /// [`ErrorKind::Closed`] if joining took longer than the lock's time to live.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, a worker that had joined already leaves when its lock ends.
+    pub async fn worker(&self) -> Result<Worker> {
+        Worker::start(self.shared.clone()).await
+    }
+
+    /// The cluster's id.
+    pub fn id(&self) -> &str {
+        &self.shared.settings.id
+    }
+
+    /// What was found out about the server on connecting, and what should be mended there.
+    pub fn server(&self) -> &ServerReport {
+        &self.shared.report
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("settings", &self.shared.settings).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Our own client goes on by itself until it is told to quit. Without a runtime its task is gone already.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(self.connection.clone().close());
+        }
+    }
+}
+
+/// The settings of one process's part in a cluster, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) id: String,
+    pub(crate) prefix: String,
+    pub(crate) database: Option<u8>,
+    pub(crate) lock_ttl: Duration,
+    pub(crate) fence_margin: Option<Duration>,
+    pub(crate) release_timeout: Duration,
+    pub(crate) command_timeout: Duration,
+    pub(crate) max_payload: usize,
+    pub(crate) configure_server: bool,
+}
+
+const SHORTEST_TTL: Duration = Duration::from_millis(200);
+const LONGEST_TTL: Duration = Duration::from_secs(3600);
+const LONGEST_NAME: usize = 128;
+/// The server's own limit of a string; also what keeps a frame far from the output buffers' limits.
+const LARGEST_PAYLOAD: usize = 64 << 20;
+
+impl Settings {
+    fn new(id: String) -> Self {
+        Self {
+            id,
+            prefix: "assemblage".into(),
+            database: None,
+            lock_ttl: Duration::from_secs(5),
+            fence_margin: None,
+            release_timeout: Duration::from_secs(30),
+            command_timeout: Duration::from_secs(5),
+            max_payload: 1 << 20,
+            configure_server: true,
+        }
+    }
+
+    /// How long before the lock can end the worker gives up: a fifth of the time to live unless set.
+    pub(crate) fn fence_margin(&self) -> Duration {
+        self.fence_margin.unwrap_or(self.lock_ttl / 5)
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::new(ErrorKind::InvalidSetting, text));
+        for (what, name) in [("cluster id", &self.id), ("prefix", &self.prefix)] {
+            let fault = if name.is_empty() {
+                "is empty".to_owned()
+            } else if name.len() > LONGEST_NAME {
+                format!("is {} bytes long; at most {LONGEST_NAME} are allowed", name.len())
+            } else if let Some(bad) = name.chars().find(|c| "{}*?[]\\".contains(*c)) {
+                format!("has {bad:?}: braces and glob characters have a meaning in Redis; leave them out")
+            } else if let Some(bad) = name.chars().find(|c| c.is_control() || c.is_whitespace()) {
+                format!("has {bad:?}: leave out control characters and white space")
+            } else {
+                continue;
+            };
+            return refuse(format!("the {what} {fault}"));
+        }
+        if self.prefix.contains(':') {
+            return refuse(
+                "the prefix has ':', which ends it: two clusters could share their keys; leave it out".into(),
+            );
+        }
+        if self.lock_ttl < SHORTEST_TTL || self.lock_ttl > LONGEST_TTL {
+            return refuse(format!(
+                "lock_ttl is {:?}; it must be between {SHORTEST_TTL:?} and {LONGEST_TTL:?}: below, a heartbeat (a third of \
+                 it) has no time to be answered",
+                self.lock_ttl
+            ));
+        }
+        let margin = self.fence_margin();
+        if margin < Duration::from_millis(10) || margin > self.lock_ttl / 2 {
+            return refuse(format!(
+                "fence_margin is {margin:?}; it must be between 10ms and half of lock_ttl ({:?}): above, one late \
+                 heartbeat would close the worker",
+                self.lock_ttl / 2
+            ));
+        }
+        for (what, value) in [("release_timeout", self.release_timeout), ("command_timeout", self.command_timeout)] {
+            if value < Duration::from_millis(10) || value > Duration::from_secs(86_400) {
+                return refuse(format!("{what} is {value:?}; it must be between 10ms and a day"));
+            }
+        }
+        if self.max_payload == 0 || self.max_payload > LARGEST_PAYLOAD {
+            return refuse(format!(
+                "max_payload is {} bytes; it must be between 1 and {LARGEST_PAYLOAD}",
+                self.max_payload
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Settings of a [`Cluster`], each with a default. One of the connecting methods ends it:
+/// [`connect_url`](Self::connect_url), [`client`](Self::client) or [`pool`](Self::pool).
+#[derive(Clone, Debug)]
+#[must_use = "nothing is connected yet"]
+pub struct ClusterBuilder {
+    settings: Settings,
+}
+
+impl ClusterBuilder {
+    /// What every key and channel of the cluster begins with. Default `assemblage`. Same rules as the id, and
+    /// no colon.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.settings.prefix = prefix.into();
+        self
+    }
+
+    /// The number of the database. Default: the URL's, or the embedding client's own. With an embedding client it can
+    /// only confirm what that client uses.
+    pub fn database(mut self, database: u8) -> Self {
+        self.settings.database = Some(database);
+        self
+    }
+
+    /// How long a worker's lock lives without a heartbeat, and so about how long the jobs of a dead worker
+    /// stay with nobody. Default 5 s: long enough for a stalled network or a pause, short enough for people. From
+    /// 200 ms to an hour; heartbeats are sent every third of it.
+    ///
+    /// Workers of one cluster may differ in it.
+    pub fn lock_ttl(mut self, ttl: Duration) -> Self {
+        self.settings.lock_ttl = ttl;
+        self
+    }
+
+    /// How long before its lock can end a worker gives everything up, by its own clock, if no heartbeat was
+    /// answered: the time that handlers have to stop before another worker may begin. Default: a fifth of the
+    /// lock's time to live. From 10 ms to half of it.
+    pub fn fence_margin(mut self, margin: Duration) -> Self {
+        self.settings.fence_margin = Some(margin);
+        self
+    }
+
+    /// How long a job may be held after its `Delete`, from the moment that the `Delete` is queued. Then it is
+    /// released without its handler, which may still be at it: the stream says so by an `Error`. Default 30 s: a handler
+    /// that has not cleaned up by then is taken to be stuck.
+    pub fn release_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.release_timeout = timeout;
+        self
+    }
+
+    /// How long to wait for the answer to a command. Default 5 s. Heartbeats wait no longer than a third of the
+    /// lock's time to live.
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.command_timeout = timeout;
+        self
+    }
+
+    /// The largest payload that a master of this process may add, in bytes as MessagePack. Default 1 MiB: the payload
+    /// travels in each push and stays in the server's memory.
+    pub fn max_payload(mut self, bytes: usize) -> Self {
+        self.settings.max_payload = bytes;
+        self
+    }
+
+    /// Whether connecting may turn on the keyspace notifications that make takeovers fast, by `CONFIG SET`, adding
+    /// to the flags that are set. Default true. Without them everything works all the same, by timers.
+    pub fn configure_server(mut self, allowed: bool) -> Self {
+        self.settings.configure_server = allowed;
+        self
+    }
+
+    /// Connects by URL: `redis://user:password@host:port/database`, `rediss://` for TLS (with one of the `tls-*`
+    /// features), `redis+unix:///path` for a unix socket, `redis-cluster://` and `redis-sentinel://` as in
+    /// [fred](https://docs.rs/fred/10.1.0/fred/types/config/struct.Config.html#method.from_url).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidSetting`] for a setting or a URL that is refused; [`ErrorKind::Connection`] or [`ErrorKind::Timeout`] if the server
+    /// is not reached within the command timeout; [`ErrorKind::Denied`] for a wrong password or missing rights;
+    /// [`ErrorKind::Incompatible`] for a server that is too old, or a cluster of another version of the protocol.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing is left behind.
+    pub async fn connect_url(self, url: impl AsRef<str>) -> Result<Cluster> {
+        self.settings.check()?;
+        let timeout = self.settings.command_timeout;
+        let connection = Connection::connect_url(url.as_ref(), self.settings.database, timeout).await?;
+        self.connect(connection).await
+    }
+
+    /// Lives in an application that has a fred client: commands go through it, with a timeout of their own, and the
+    /// subscriptions get clients of their own with its configuration. It must be connected; it is never initialised,
+    /// reconfigured or quit.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect_url`](Self::connect_url).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing is left behind.
+    pub async fn client(self, client: Client) -> Result<Cluster> {
+        self.embed(Commands::Client(client)).await
+    }
+
+    /// As [`client`](Self::client), with a pool: its connections take turns.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect_url`](Self::connect_url).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing is left behind.
+    pub async fn pool(self, pool: Pool) -> Result<Cluster> {
+        self.embed(Commands::Pool(pool)).await
+    }
+
+    async fn embed(self, commands: Commands) -> Result<Cluster> {
+        self.settings.check()?;
+        let connection = Connection::embedded(commands)?;
+        if let Some(wanted) = self.settings.database
+            && wanted != connection.database()
+        {
+            return Err(Error::new(
+                ErrorKind::InvalidSetting,
+                format!(
+                    "database({wanted}) was asked for, but the client uses database {}; set it in the client's configuration",
+                    connection.database()
+                ),
+            ));
+        }
+        self.connect(connection).await
+    }
+
+    async fn connect(self, connection: Connection) -> Result<Cluster> {
+        let settings = self.settings;
+        let keys = Arc::new(Keys::new(&settings.prefix, &settings.id));
+        let timeout = settings.command_timeout;
+        let opened = async {
+            let report = server::preflight(&connection, &keys, settings.configure_server, timeout).await?;
+            let store = Store::new(connection.commands.clone(), keys.clone(), timeout);
+            store.open(&report.run_id).await?;
+            Ok((report, store))
+        }
+        .await;
+        match opened {
+            Ok((report, store)) => {
+                tracing::info!(cluster = settings.id, server = %report, "connected");
+                let store = Arc::new(store);
+                Ok(Cluster { shared: Arc::new(Shared { settings, connection, keys, store, report }) })
+            }
+            Err(error) => {
+                connection.close().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(settings: impl FnOnce(ClusterBuilder) -> ClusterBuilder, id: &str) -> String {
+        let error = settings(Cluster::builder(id)).settings.check().expect_err("must be refused");
+        assert_eq!(error.kind(), ErrorKind::InvalidSetting);
+        error.to_string()
+    }
+
+    #[test]
+    fn an_id_that_redis_would_misread_is_refused_and_the_text_says_why() {
+        assert!(refusal(|b| b, "").contains("is empty"));
+        assert!(refusal(|b| b, &"x".repeat(129)).contains("129 bytes"));
+        for id in ["a{b", "a}b", "a*", "a?", "[a", "a]", "a\\b"] {
+            assert!(refusal(|b| b, id).contains("glob"), "{id}");
+        }
+        for id in ["a b", "a\nb", "a\0b"] {
+            assert!(refusal(|b| b, id).contains("control"), "{id:?}");
+        }
+        assert!(refusal(|b| b.prefix("a:b"), "id").contains("':'"));
+        assert!(refusal(|b| b.prefix(""), "id").contains("prefix is empty"));
+        Cluster::builder("mail:eu-1.größe").settings.check().expect("a plain id is taken");
+    }
+
+    #[test]
+    fn times_and_sizes_that_cannot_work_are_refused() {
+        let ms = Duration::from_millis;
+        assert!(refusal(|b| b.lock_ttl(ms(199)), "id").contains("heartbeat"));
+        assert!(refusal(|b| b.lock_ttl(ms(3_600_001)), "id").contains("lock_ttl"));
+        assert!(refusal(|b| b.fence_margin(ms(2_501)), "id").contains("fence_margin"));
+        assert!(refusal(|b| b.fence_margin(ms(9)), "id").contains("fence_margin"));
+        assert!(refusal(|b| b.release_timeout(ms(0)), "id").contains("release_timeout"));
+        assert!(refusal(|b| b.command_timeout(ms(1)), "id").contains("command_timeout"));
+        assert!(refusal(|b| b.max_payload(0), "id").contains("max_payload"));
+        Cluster::builder("id").lock_ttl(ms(200)).settings.check().expect("200 ms is the shortest");
+    }
+}

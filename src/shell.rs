@@ -1,0 +1,6 @@
+//! What masters and workers both run beside their own work: a subscription that is kept up, and the takeover
+//! of dead workers' jobs.
+
+pub(crate) mod backoff;
+pub(crate) mod link;
+pub(crate) mod takeover;

@@ -1,0 +1,216 @@
+//! A participant's subscription, kept up: attached again after each reconnect, pinged, and honest about loss.
+//!
+//! ```text
+//!            Reconnected / reattach()             attached, same or new server noted
+//! Attached ---------------------------> Attaching ----------------------------------> Attached
+//!    ^  ping unanswered: force a reconnect   |  failed
+//!    +---------------------------------------+-----> Waiting (backoff) ---> Attaching
+//! ```
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::time::sleep_until;
+
+use super::backoff::Backoff;
+use crate::cluster::Shared;
+use crate::error::{Error, Result};
+use crate::id::WorkerId;
+use crate::message::{Control, Released};
+use crate::redis::server;
+use crate::redis::store::Opened;
+use crate::redis::subscriber::{Channels, Signal, Subscriber};
+use crate::wire::frame;
+
+/// What a participant learns from its subscription.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    /// A frame for this worker, as it came.
+    Inbox(Bytes),
+    Control(Control),
+    Released(Released),
+    /// A lock's key is said to be gone. Anybody may have said so.
+    LockEnded(WorkerId),
+    /// Messages may have been lost while nobody listened; from now on none is. The server is another run of
+    /// itself, or another server, if it was opened anew.
+    Attached(Option<Opened>),
+    /// Messages were dropped because they were not read fast enough.
+    Lagged,
+    /// The subscription is down; it is being brought back.
+    Trouble(Error),
+}
+
+/// Where the subscription is.
+enum State {
+    Attached,
+    Attaching(BoxFuture<'static, Result<Attach>>),
+    /// The last try failed; the next one is then.
+    Waiting(Instant),
+}
+
+/// What attaching found.
+struct Attach {
+    run_id: String,
+    opened: Option<Opened>,
+}
+
+pub(crate) struct Link {
+    cluster: Arc<Shared>,
+    subscriber: Subscriber,
+    state: State,
+    run_id: String,
+    backoff: Backoff,
+    interval: Duration,
+    next_ping: Instant,
+    ping: Option<BoxFuture<'static, Result<()>>>,
+}
+
+impl Link {
+    /// Connects and attaches. What is published after this returned is not missed.
+    pub(crate) async fn start(cluster: &Arc<Shared>, run_id: String, channels: Channels) -> Result<Self> {
+        let timeout = cluster.settings.command_timeout;
+        let subscriber =
+            Subscriber::start(&cluster.connection, cluster.keys.clone(), channels, timeout).await?;
+        subscriber.attach().await?;
+        let interval = cluster.settings.lock_ttl / 3;
+        Ok(Self {
+            cluster: cluster.clone(),
+            subscriber,
+            state: State::Attached,
+            run_id,
+            backoff: Backoff::new(),
+            interval,
+            next_ping: Instant::now() + interval,
+            ping: None,
+        })
+    }
+
+    /// Subscribes again although the connection seems fine: messages were lost without a word.
+    pub(crate) fn reattach(&mut self) {
+        let attach = self.subscriber.attach();
+        let cluster = self.cluster.clone();
+        let known = self.run_id.clone();
+        self.state = State::Attaching(Box::pin(async move {
+            attach.await?;
+            let run_id = server::run_id(cluster.connection.commands.client()).await?;
+            let opened = if run_id == known { None } else { Some(cluster.store.open(&run_id).await?) };
+            Ok(Attach { run_id, opened })
+        }));
+    }
+
+    /// The next thing that happened.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped.
+    pub(crate) async fn next(&mut self) -> LinkEvent {
+        loop {
+            let wake = match &self.state {
+                State::Waiting(until) => self.next_ping.min(*until),
+                State::Attached | State::Attaching(_) => self.next_ping,
+            };
+            tokio::select! {
+                biased;
+                signal = self.subscriber.next() => if let Some(event) = self.handle_signal(signal) {
+                    return event;
+                },
+                attach = attaching(&mut self.state) => return self.handle_attach(attach),
+                answer = or_never(&mut self.ping) => {
+                    self.ping = None;
+                    if let Err(error) = answer {
+                        return LinkEvent::Trouble(error);
+                    }
+                }
+                () = sleep_until(wake.into()) => self.handle_time(Instant::now()),
+            }
+        }
+    }
+
+    pub(crate) async fn close(self) {
+        self.subscriber.close().await;
+    }
+
+    fn handle_signal(&mut self, signal: Signal) -> Option<LinkEvent> {
+        let malformed = |what: &str| {
+            tracing::warn!("a message on the {what} channel was not understood and is passed over");
+            None
+        };
+        match signal {
+            Signal::Inbox(bytes) => Some(LinkEvent::Inbox(bytes)),
+            Signal::Control(bytes) => {
+                frame::control(&bytes).map_or_else(|_| malformed("control"), |control| Some(LinkEvent::Control(control)))
+            }
+            Signal::Released(bytes) => {
+                frame::released(&bytes).map_or_else(|_| malformed("released"), |gone| Some(LinkEvent::Released(gone)))
+            }
+            Signal::LockEnded(worker) => Some(LinkEvent::LockEnded(worker)),
+            Signal::Lagged => Some(LinkEvent::Lagged),
+            Signal::Reconnected => {
+                self.reattach();
+                None
+            }
+            Signal::Closed => {
+                // Its own client never ends by itself; if it does, the heartbeat and the fence decide.
+                self.state = State::Waiting(Instant::now() + self.backoff.next_delay());
+                None
+            }
+        }
+    }
+
+    fn handle_attach(&mut self, attach: Result<Attach>) -> LinkEvent {
+        match attach {
+            Ok(attach) => {
+                self.state = State::Attached;
+                self.backoff.reset();
+                if attach.run_id != self.run_id {
+                    tracing::info!(run_id = %attach.run_id, "the server is another run of itself, or another one");
+                    self.run_id = attach.run_id;
+                }
+                LinkEvent::Attached(attach.opened)
+            }
+            Err(error) => {
+                self.state = State::Waiting(Instant::now() + self.backoff.next_delay());
+                LinkEvent::Trouble(error)
+            }
+        }
+    }
+
+    fn handle_time(&mut self, now: Instant) {
+        if let State::Waiting(until) = self.state
+            && until <= now
+        {
+            self.reattach();
+        }
+        if self.next_ping <= now {
+            self.next_ping = now + self.interval;
+            if self.ping.is_none() {
+                let (ping, reconnect) = (self.subscriber.ping(), self.subscriber.reconnect());
+                self.ping = Some(Box::pin(async move {
+                    let answer = ping.await;
+                    if answer.is_err() {
+                        // Nothing else tells that a quiet connection is dead: no message is no sign.
+                        reconnect.await.ok();
+                    }
+                    answer
+                }));
+            }
+        }
+    }
+}
+
+async fn attaching(state: &mut State) -> Result<Attach> {
+    match state {
+        State::Attaching(attach) => attach.await,
+        State::Attached | State::Waiting(_) => pending().await,
+    }
+}
+
+async fn or_never<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}

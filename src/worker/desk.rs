@@ -1,0 +1,238 @@
+//! Where the driver and the consumer meet: the view and the lease behind one lock, and the holds given out.
+//!
+//! ```text
+//! driver --- frames, pages, times ---> View --- deliveries ---> Worker (Stream) ---> consumer
+//!   ^                                    |                                              |
+//!   +------ commands, drops <------------+------------------- last handle dropped <----+
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Shared;
+use crate::core::lease::Lease;
+use crate::core::queue::Delivery;
+use crate::core::view::{Command, View};
+use crate::event::{Deletion, Event};
+use crate::id::{Epoch, JobId, Revision};
+use crate::job::{Dropped, Hold, Job};
+use crate::message::CloseReason;
+use crate::redis::store::Store;
+
+/// How long a frame may be under way between the server's two connections to us before it counts as lost.
+const AUDIT_GRACE: Duration = Duration::from_millis(50);
+
+pub(crate) struct Desk {
+    state: Mutex<State>,
+    /// There is something for the driver to do.
+    driver: Notify,
+    /// Cancelled when the driver has ended.
+    ended: CancellationToken,
+    store: Arc<Store>,
+    dropped: mpsc::UnboundedSender<Dropped>,
+}
+
+pub(crate) struct State {
+    pub(crate) view: View,
+    pub(crate) lease: Lease,
+    /// What the driver is to send.
+    pub(crate) commands: VecDeque<Command>,
+    /// How far the consumer has let the worker live.
+    pub(crate) wish: Wish,
+    closed: bool,
+    holds: HashMap<JobId, Arc<Hold>>,
+    consumer: Option<Waker>,
+}
+
+/// What the consumer wants of the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// To work.
+    Serve,
+    /// To leave in order; events are polled to the end.
+    Terminate,
+    /// To leave in order; nobody polls any more.
+    Abandon,
+}
+
+impl Desk {
+    pub(crate) fn new(cluster: &Shared, sent: Instant) -> (Arc<Self>, mpsc::UnboundedReceiver<Dropped>) {
+        let settings = &cluster.settings;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let state = State {
+            view: View::new(settings.release_timeout, AUDIT_GRACE),
+            lease: Lease::new(settings.lock_ttl, settings.fence_margin(), sent),
+            commands: VecDeque::new(),
+            wish: Wish::Serve,
+            closed: false,
+            holds: HashMap::new(),
+            consumer: None,
+        };
+        let desk = Self {
+            state: Mutex::new(state),
+            driver: Notify::new(),
+            ended: CancellationToken::new(),
+            store: cluster.store.clone(),
+            dropped: sender,
+        };
+        (Arc::new(desk), receiver)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in between leaves the state as it was between two inputs: it is made of whole steps.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the state, then what follows from it: tokens are cancelled and the consumer woken,
+    /// outside the lock, since both run code that is not ours.
+    pub(crate) fn act<T>(&self, action: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = action(&mut state);
+        let (tokens, consumer) = state.settle();
+        drop(state);
+        for token in tokens {
+            token.cancel();
+        }
+        if let Some(consumer) = consumer {
+            consumer.wake();
+        }
+        result
+    }
+
+    pub(crate) fn close(&self, reason: CloseReason) {
+        self.act(|state| state.close(reason));
+    }
+
+    pub(crate) fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        // A process that was stopped and goes on must not hand out what it has lost meanwhile.
+        let now = Instant::now();
+        self.act(|state| {
+            if !state.closed && now >= state.lease.fence_at() {
+                state.close(CloseReason::LockExpired);
+                self.driver.notify_one();
+            }
+            if let Some(delivery) = state.view.poll_delivery() {
+                return Poll::Ready(Some(self.event(state, delivery)));
+            }
+            if state.view.is_finished() {
+                return Poll::Ready(None);
+            }
+            match &mut state.consumer {
+                Some(waker) => waker.clone_from(cx.waker()),
+                empty @ None => *empty = Some(cx.waker().clone()),
+            }
+            Poll::Pending
+        })
+    }
+
+    fn event(&self, state: &mut State, delivery: Delivery) -> Event {
+        match delivery {
+            Delivery::Add { job, grant, epoch, born, payload } => {
+                let hold = self.hold(state, job, grant, epoch, born);
+                Event::Add(Job::new(hold, payload))
+            }
+            Delivery::Update { job, grant, epoch, born, payload } => {
+                let hold = self.hold(state, job, grant, epoch, born);
+                hold.set_epoch(epoch);
+                Event::Update(Job::new(hold, payload))
+            }
+            Delivery::Delete { job, grant, epoch, reason } => {
+                let hold = self.hold(state, job, grant, epoch, Revision::default());
+                state.holds.remove(&hold.job);
+                Event::Delete(Deletion::new(hold, reason))
+            }
+            Delivery::Problem(error) => Event::Error(error),
+            Delivery::Close(reason) => Event::Close(reason),
+        }
+    }
+
+    /// The hold of an assignment: made at its `Add`, kept here until its `Delete` takes it along, so that its
+    /// last handle is never dropped before.
+    fn hold(&self, state: &mut State, job: JobId, grant: Revision, epoch: Epoch, born: Revision) -> Arc<Hold> {
+        match state.holds.get(&job) {
+            Some(hold) if hold.grant == grant => hold.clone(),
+            _ => {
+                let hold = Hold::new(job.clone(), grant, epoch, born, self.store.clone(), self.dropped.clone());
+                let hold = Arc::new(hold);
+                state.holds.insert(job, hold.clone());
+                hold
+            }
+        }
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.lock().view.is_finished()
+    }
+
+    pub(crate) fn terminate(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.wish(Wish::Terminate);
+        self.ended.clone().cancelled_owned()
+    }
+
+    /// The consumer is gone for good.
+    pub(crate) fn abandon(&self) {
+        self.wish(Wish::Abandon);
+    }
+
+    fn wish(&self, wish: Wish) {
+        let mut state = self.lock();
+        if state.wish != Wish::Abandon {
+            state.wish = wish;
+        }
+        drop(state);
+        self.driver.notify_one();
+    }
+
+    /// Takes the events in the place of a consumer that is gone, and drops them: a `Delete` that is dropped
+    /// leaves the job to the handles that the consumer has kept.
+    pub(crate) fn discard_events(&self) {
+        loop {
+            let event = self.act(|state| state.view.poll_delivery().map(|delivery| self.event(state, delivery)));
+            if event.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Resolves when there is something for the driver.
+    pub(crate) async fn driver_wanted(&self) {
+        self.driver.notified().await;
+    }
+
+    pub(crate) fn driver_ended(&self) {
+        self.ended.cancel();
+    }
+}
+
+impl State {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        if !self.closed {
+            self.closed = true;
+            self.view.handle_close(reason);
+        }
+    }
+
+    fn settle(&mut self) -> (Vec<CancellationToken>, Option<Waker>) {
+        let mut tokens = Vec::new();
+        while let Some(command) = self.view.poll_command() {
+            match command {
+                Command::Cancel { job, grant } => {
+                    tokens.extend(self.holds.get(&job).filter(|hold| hold.grant == grant).map(|hold| hold.token()));
+                }
+                command => self.commands.push_back(command),
+            }
+        }
+        let consumer = if self.view.has_delivery() { self.consumer.take() } else { None };
+        (tokens, consumer)
+    }
+}

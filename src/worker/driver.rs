@@ -1,0 +1,417 @@
+//! The task behind a worker: carries what the server says to the desk, and what the desk decides to the server.
+//!
+//! ```text
+//!  Serving --terminate/drop--> Draining --mark accepted, nothing held--> Leaving --left--> Close(Terminated)
+//!     |                           |                                        |
+//!     +------ fenced: by our clock, by a refused beat, by push ------------+--> Close(LockExpired | ClusterReset)
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+
+use super::desk::{Desk, Wish};
+use crate::cluster::Shared;
+use crate::core::lease::LeaseAction;
+use crate::core::view::Command;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{JobId, Revision};
+use crate::job::Dropped;
+use crate::message::{CloseReason, Page};
+use crate::redis::store::{BATCH_JOBS, Beat, Ended, Joined, Member};
+use crate::shell::backoff::Backoff;
+use crate::shell::link::{Link, LinkEvent};
+use crate::shell::takeover::Takeover;
+use crate::wire::frame;
+
+/// How many messages are taken in before other work gets its turn.
+const BURST: usize = 256;
+
+pub(super) struct Driver {
+    cluster: Arc<Shared>,
+    member: Member,
+    link: Link,
+    desk: Arc<Desk>,
+    dropped: mpsc::UnboundedReceiver<Dropped>,
+    takeover: Takeover,
+    phase: Phase,
+    /// Commands on their way to the server. At most one batch of releases and one sync among them.
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    releases: Retry,
+    syncs: Retry,
+    leaves: Retry,
+    release_queue: Vec<(JobId, Revision)>,
+    releasing: bool,
+    /// The last heartbeat was not accepted: said once, until one is.
+    beat_failing: bool,
+}
+
+/// How far the worker is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Gives up its jobs. Nothing is released before the server has the mark, or it would give them back to us.
+    Draining {
+        marked: bool,
+    },
+    /// Holds nothing, and is saying so.
+    Leaving,
+}
+
+/// Paces what is tried again.
+struct Retry {
+    backoff: Backoff,
+    not_before: Option<Instant>,
+}
+
+impl Retry {
+    fn new() -> Self {
+        Self { backoff: Backoff::new(), not_before: None }
+    }
+
+    fn failed(&mut self, now: Instant) {
+        self.not_before = Some(now + self.backoff.next_delay());
+    }
+
+    fn succeeded(&mut self) {
+        *self = Self::new();
+    }
+
+    fn may_go(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|at| at <= now)
+    }
+}
+
+enum Done {
+    Beat { sent: Instant, draining: bool, result: Result<Result<Beat, Ended>> },
+    Synced { request: u64, result: Result<Result<Page, Ended>> },
+    Released { jobs: Vec<(JobId, Revision)>, result: Result<Vec<bool>> },
+    Left { result: Result<()> },
+}
+
+impl Driver {
+    pub(super) fn new(
+        cluster: Arc<Shared>,
+        member: Member,
+        link: Link,
+        desk: Arc<Desk>,
+        dropped: mpsc::UnboundedReceiver<Dropped>,
+        joined: Joined,
+    ) -> Self {
+        let mut takeover = Takeover::new(cluster.store.clone(), Some(member.worker));
+        let now = Instant::now();
+        for worker in joined.due {
+            takeover.handle_lock_ended(now, worker);
+        }
+        takeover.handle_waiting(joined.pending);
+        Self {
+            cluster,
+            member,
+            link,
+            desk,
+            dropped,
+            takeover,
+            phase: Phase::Serving,
+            work: FuturesUnordered::new(),
+            releases: Retry::new(),
+            syncs: Retry::new(),
+            leaves: Retry::new(),
+            release_queue: Vec::new(),
+            releasing: false,
+            beat_failing: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        // If this task is ended from outside, the consumer must not wait for ever.
+        let _guard = CloseOnDrop(self.desk.clone());
+        self.desk.act(|state| state.view.handle_gap());
+        while let Some(wake) = self.step(Instant::now()) {
+            tokio::select! {
+                event = self.link.next() => self.handle_link(event),
+                Some(done) = self.work.next(), if !self.work.is_empty() => self.handle_done(done),
+                Some(dropped) = self.dropped.recv() => self.handle_dropped(dropped),
+                () = self.desk.driver_wanted() => {}
+                never = self.takeover.run() => match never {},
+                () = sleep_until(wake.into()) => {}
+            }
+        }
+        self.link.close().await;
+    }
+
+    /// Does all that is due. Returns when to do so again at the latest; `None` when the worker is closed.
+    fn step(&mut self, now: Instant) -> Option<Instant> {
+        self.follow_wish(now);
+        let lease = self.desk.act(|state| {
+            state.view.handle_timeout(now);
+            state.lease.poll(now)
+        });
+        let mut wake = match lease {
+            LeaseAction::Beat => {
+                self.beat(now);
+                now + self.cluster.settings.lock_ttl / 3
+            }
+            LeaseAction::Wait(until) => until,
+            LeaseAction::Fenced => {
+                tracing::warn!("no heartbeat was answered in time: the worker gives up its jobs before its lock ends");
+                self.desk.close(CloseReason::LockExpired);
+                return None;
+            }
+        };
+        self.carry_out_commands();
+        if self.syncs.not_before.is_some_and(|at| at <= now) {
+            self.syncs.not_before = None;
+            self.desk.act(|state| state.view.handle_gap());
+            self.carry_out_commands();
+        }
+        self.release(now);
+        self.leave(now);
+        if self.desk.act(|state| state.is_closed()) {
+            return None;
+        }
+        let timeout = self.desk.act(|state| state.view.poll_timeout());
+        let retries = [&self.releases, &self.syncs, &self.leaves].map(|retry| retry.not_before);
+        for at in retries.into_iter().chain([timeout]).flatten().filter(|at| *at > now) {
+            wake = wake.min(at);
+        }
+        Some(wake)
+    }
+
+    fn follow_wish(&mut self, now: Instant) {
+        let wish = self.desk.act(|state| state.wish);
+        if wish != Wish::Serve && self.phase == Phase::Serving {
+            tracing::info!("leaving: no new jobs, and those held are given up");
+            self.phase = Phase::Draining { marked: false };
+            self.desk.act(|state| state.view.handle_drain(now));
+            self.beat(now);
+        }
+        if wish == Wish::Abandon {
+            self.desk.discard_events();
+        }
+    }
+
+    fn carry_out_commands(&mut self) {
+        while let Some(command) = self.desk.act(|state| state.commands.pop_front()) {
+            match command {
+                Command::Sync { request, since, cursor } => {
+                    let (cluster, member) = (self.cluster.clone(), self.member.clone());
+                    self.work.push(Box::pin(async move {
+                        Done::Synced { request, result: cluster.store.sync(&member, since, cursor).await }
+                    }));
+                }
+                Command::Resubscribe => {
+                    tracing::warn!("frames were lost although the subscription seems fine: it is made again");
+                    self.link.reattach();
+                }
+                Command::Release { job, grant } => self.release_queue.push((job, grant)),
+                Command::Cancel { .. } => {} // done at the desk
+            }
+        }
+    }
+
+    fn beat(&mut self, now: Instant) {
+        let (cluster, member) = (self.cluster.clone(), self.member.clone());
+        let draining = self.phase != Phase::Serving;
+        self.work.push(Box::pin(async move {
+            let result = cluster.store.beat(&member, cluster.settings.lock_ttl, draining).await;
+            Done::Beat { sent: now, draining, result }
+        }));
+    }
+
+    fn release(&mut self, now: Instant) {
+        let held_back = self.phase == Phase::Draining { marked: false };
+        if self.release_queue.is_empty() || self.releasing || held_back || !self.releases.may_go(now) {
+            return;
+        }
+        self.releasing = true;
+        let batch = self.release_queue.len().min(BATCH_JOBS);
+        let jobs: Vec<_> = self.release_queue.drain(..batch).collect();
+        let (cluster, worker) = (self.cluster.clone(), self.member.worker);
+        self.work.push(Box::pin(async move {
+            let result = cluster.store.release(worker, &jobs).await;
+            Done::Released { jobs, result }
+        }));
+    }
+
+    fn leave(&mut self, now: Instant) {
+        let drained = self.phase == Phase::Draining { marked: true }
+            && self.release_queue.is_empty()
+            && self.desk.act(|state| state.view.is_drained());
+        if !drained || !self.leaves.may_go(now) {
+            return;
+        }
+        self.phase = Phase::Leaving;
+        let (cluster, member) = (self.cluster.clone(), self.member.clone());
+        self.work.push(Box::pin(async move {
+            let result = loop {
+                match cluster.store.leave(&member).await {
+                    Ok(Some((_, left))) if left > 0 => {}
+                    Ok(_) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            Done::Left { result }
+        }));
+    }
+
+    fn handle_link(&mut self, event: LinkEvent) {
+        let now = Instant::now();
+        let mut next = Some(event);
+        for _ in 0..BURST {
+            let Some(event) = next else { return };
+            match event {
+                LinkEvent::Inbox(bytes) => self.handle_frame(now, bytes),
+                LinkEvent::Control(control) => self.takeover.handle_control(now, control),
+                LinkEvent::LockEnded(worker) => self.takeover.handle_lock_ended(now, worker),
+                LinkEvent::Released(_) => {}
+                LinkEvent::Attached(opened) => {
+                    if opened.is_some_and(|opened| opened.incarnation != self.member.incarnation) {
+                        self.end(Ended::Reset);
+                    }
+                    tracing::info!("subscribed again; what may have been missed is asked for");
+                    self.desk.act(|state| state.view.handle_gap());
+                }
+                LinkEvent::Lagged => {
+                    tracing::warn!("messages came faster than they were read: what was missed is asked for");
+                    self.desk.act(|state| state.view.handle_gap());
+                }
+                LinkEvent::Trouble(error) => {
+                    tracing::warn!(%error, "the subscription is down; it is being brought back");
+                }
+            }
+            next = self.link.next().now_or_never();
+        }
+    }
+
+    fn handle_frame(&mut self, now: Instant, bytes: Bytes) {
+        match frame::frame(&bytes) {
+            Ok(frame) => {
+                tracing::trace!(revision = %frame.revision, "frame");
+                self.desk.act(|state| state.view.handle_frame(now, frame));
+            }
+            Err(_) => {
+                let text = "a message in the worker's inbox was not understood; the worker asks the server instead. If it \
+                            comes again, look who else publishes to the cluster's channels, or for a newer version of this crate";
+                self.report(Error::new(ErrorKind::Protocol, text));
+                self.desk.act(|state| state.view.handle_gap());
+            }
+        }
+    }
+
+    fn handle_dropped(&mut self, dropped: Dropped) {
+        let mut next = Some(dropped);
+        while let Some(Dropped { job, grant }) = next {
+            tracing::debug!(%job, %grant, "the last handle was dropped");
+            self.desk.act(|state| state.view.handle_dropped(&job, grant));
+            next = self.dropped.try_recv().ok();
+        }
+    }
+
+    fn handle_done(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Beat { sent, draining, result } => self.handle_beat(now, sent, draining, result),
+            Done::Synced { request, result } => match result {
+                Ok(Ok(page)) => {
+                    tracing::info!(revision = %page.revision, rows = page.rows.len(), "synced a page");
+                    self.syncs.succeeded();
+                    self.desk.act(|state| state.view.handle_page(now, request, page));
+                }
+                Ok(Err(ended)) => self.end(ended),
+                Err(error) => {
+                    tracing::warn!(%error, "a sync failed; it is tried again");
+                    self.syncs.failed(now);
+                    self.desk.act(|state| state.view.handle_sync_failed(request));
+                }
+            },
+            Done::Released { jobs, result } => {
+                self.releasing = false;
+                match result {
+                    Ok(answers) => {
+                        self.releases.succeeded();
+                        self.desk.act(|state| {
+                            for ((job, grant), mine) in jobs.iter().zip(answers) {
+                                state.view.handle_released(job, *grant, mine);
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(jobs = jobs.len(), %error, "a release was not answered; it is sent again");
+                        self.releases.failed(now);
+                        self.desk.act(|state| {
+                            for (job, grant) in &jobs {
+                                state.view.handle_release_failed(job, *grant);
+                            }
+                        });
+                    }
+                }
+            }
+            Done::Left { result: Ok(()) } => {
+                tracing::info!("left the cluster");
+                self.desk.close(CloseReason::Terminated);
+            }
+            Done::Left { result: Err(error) } => {
+                tracing::warn!(%error, "could not say that the worker leaves; tried again until the lock ends");
+                self.leaves.failed(now);
+                self.phase = Phase::Draining { marked: true };
+            }
+        }
+    }
+
+    fn handle_beat(&mut self, now: Instant, sent: Instant, draining: bool, result: Result<Result<Beat, Ended>>) {
+        match result {
+            Ok(Ok(beat)) => {
+                self.beat_failing = false;
+                self.desk.act(|state| {
+                    state.lease.handle_accepted(sent);
+                    state.view.handle_audit(now, beat.inbox, beat.lifted);
+                });
+                self.takeover.handle_rank(beat.rank);
+                self.takeover.handle_due(now, beat.due);
+                self.takeover.handle_waiting(beat.waiting);
+                if draining && self.phase == (Phase::Draining { marked: false }) {
+                    self.phase = Phase::Draining { marked: true };
+                }
+            }
+            Ok(Err(ended)) if self.phase != Phase::Leaving => self.end(ended),
+            Ok(Err(_)) => {} // it has left meanwhile
+            Err(error) => {
+                tracing::warn!(%error, "a heartbeat was not answered");
+                self.desk.act(|state| state.lease.handle_failed(now));
+                if !self.beat_failing {
+                    self.beat_failing = true;
+                    self.report(error);
+                }
+            }
+        }
+    }
+
+    /// The server says that the lock has ended.
+    fn end(&mut self, ended: Ended) {
+        let reason = match ended {
+            Ended::Dead | Ended::Expired => CloseReason::LockExpired,
+            Ended::Reset => CloseReason::ClusterReset,
+        };
+        tracing::warn!(?ended, "the server says that the lock has ended: the worker gives up its jobs");
+        self.desk.close(reason);
+    }
+
+    fn report(&self, error: Error) {
+        self.desk.act(|state| state.view.handle_problem(error));
+    }
+}
+
+struct CloseOnDrop(Arc<Desk>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(CloseReason::LockExpired);
+        self.0.driver_ended();
+    }
+}
