@@ -23,6 +23,13 @@ pub(crate) struct Shared {
     report: ServerReport,
 }
 
+impl Shared {
+    /// Which run of which server has the cluster's keys now.
+    pub(crate) async fn run_id(&self) -> Result<String> {
+        server::run_id(self.connection.commands.client(), &self.keys, self.settings.command_timeout).await
+    }
+}
+
 /// A named group of masters and workers that share a Redis or Valkey server.
 ///
 /// Cheap to clone. Holds one connection for commands; each master and worker made from it opens one more, for
@@ -82,15 +89,6 @@ impl Cluster {
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster").field("settings", &self.shared.settings).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // Our own client goes on by itself until it is told to quit. Without a runtime its task is gone already.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(self.connection.clone().close());
-        }
     }
 }
 
@@ -305,7 +303,7 @@ impl ClusterBuilder {
 
     async fn embed(self, commands: Commands) -> Result<Cluster> {
         self.settings.check()?;
-        let connection = Connection::embedded(commands)?;
+        let connection = Connection::embedded(commands);
         if let Some(wanted) = self.settings.database
             && wanted != connection.database()
         {
@@ -324,24 +322,11 @@ impl ClusterBuilder {
         let settings = self.settings;
         let keys = Arc::new(Keys::new(&settings.prefix, &settings.id));
         let timeout = settings.command_timeout;
-        let opened = async {
-            let report = server::preflight(&connection, &keys, settings.configure_server, timeout).await?;
-            let store = Store::new(connection.commands.clone(), keys.clone(), timeout);
-            store.open(&report.run_id).await?;
-            Ok((report, store))
-        }
-        .await;
-        match opened {
-            Ok((report, store)) => {
-                tracing::info!(cluster = settings.id, server = %report, "connected");
-                let store = Arc::new(store);
-                Ok(Cluster { shared: Arc::new(Shared { settings, connection, keys, store, report }) })
-            }
-            Err(error) => {
-                connection.close().await;
-                Err(error)
-            }
-        }
+        let report = server::preflight(&connection, &keys, settings.configure_server, timeout).await?;
+        let store = Arc::new(Store::new(connection.commands.clone(), keys.clone(), timeout));
+        store.open(&report.run_id).await?;
+        tracing::info!(cluster = settings.id, server = %report, "connected");
+        Ok(Cluster { shared: Arc::new(Shared { settings, connection, keys, store, report }) })
     }
 }
 

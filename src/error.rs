@@ -66,6 +66,13 @@ impl Error {
         self
     }
 
+    /// Adds what else is to be known.
+    pub(crate) fn note(mut self, text: &str) -> Self {
+        self.context.push_str("; ");
+        self.context.push_str(text);
+        self
+    }
+
     /// Which kind of failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -9,8 +9,9 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::id::{Epoch, JobId, Revision};
+use crate::payload;
 use crate::redis::store::{DeleteCode, Store};
 
 /// One assignment, held. Every handle to it shares this; when the last one is dropped, the worker is told.
@@ -92,17 +93,10 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`] if the payload is not a `T`. The job stays held: another type may fit, or
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the payload is not a `T`. The job stays held: another type may fit, or
     /// [`payload_bytes`](Self::payload_bytes); or [`delete`](Self::delete) it.
     pub fn payload<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
-        rmp_serde::from_slice(&self.payload).map_err(|source| {
-            Error::new(
-                ErrorKind::Decode,
-                format!("the payload is not a {}; ask for the type that was added", std::any::type_name::<T>()),
-            )
-            .with_job(self.id().clone())
-            .with_source(DecodeFault::from(source))
-        })
+        payload::decode(&self.payload, self.id())
     }
 
     /// The payload as it was added: MessagePack, not looked at.
@@ -120,8 +114,8 @@ impl Job {
         self.hold.token.cancelled().await;
     }
 
-    /// A token that is cancelled when [`deleted`](Self::deleted) resolves. Cancelling it by hand stops this
-    /// job's own listeners and changes nothing in the cluster.
+    /// A token that is cancelled when [`deleted`](Self::deleted) resolves. Each call makes a new one: cancelling it
+    /// by hand concerns whoever has it, and changes nothing in the cluster.
     pub fn cancellation_token(&self) -> CancellationToken {
         self.hold.token.child_token()
     }
@@ -133,7 +127,7 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// Those of the connection: [`ErrorKind::Connection`], [`ErrorKind::Timeout`], [`ErrorKind::Denied`]. May be called
+    /// Those of the connection: [`ErrorKind::Connection`](crate::ErrorKind::Connection), [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), [`ErrorKind::Denied`](crate::ErrorKind::Denied). May be called
     /// again after any of them.
     ///
     /// # Cancel safety
@@ -155,30 +149,3 @@ impl fmt::Debug for Job {
             .finish()
     }
 }
-
-/// What the decoder complained of, without what it found: its text may quote the payload.
-#[derive(Debug)]
-struct DecodeFault(&'static str);
-
-impl From<rmp_serde::decode::Error> for DecodeFault {
-    fn from(error: rmp_serde::decode::Error) -> Self {
-        use rmp_serde::decode::Error as E;
-        Self(match error {
-            E::InvalidMarkerRead(_) | E::InvalidDataRead(_) => "it ends too early",
-            E::TypeMismatch(_) => "a value is of another type",
-            E::OutOfRange => "a number does not fit",
-            E::LengthMismatch(_) => "an array has another length",
-            E::Utf8Error(_) => "a string is not UTF-8",
-            E::DepthLimitExceeded => "it is nested too deep",
-            E::Uncategorized(_) | E::Syntax(_) => "its shape is another one",
-        })
-    }
-}
-
-impl fmt::Display for DecodeFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for DecodeFault {}

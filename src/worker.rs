@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 
 use futures::Stream;
 use futures::stream::FusedStream;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing::Instrument;
 
 use crate::cluster::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::WorkerId;
-use crate::redis::server;
 use crate::redis::store::Member;
 use crate::redis::subscriber::Channels;
 use crate::shell::link::Link;
@@ -51,7 +50,7 @@ pub struct Worker {
 }
 
 /// What a worker says of itself to whoever asks for the cluster's [workers](crate::Master::workers).
-#[derive(Debug, Serialize, serde::Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Info {
     #[serde(default)]
     pub(crate) host: String,
@@ -193,7 +192,7 @@ async fn reserve(cluster: &Shared) -> Result<Reserved> {
     let info = rmp_serde::to_vec_named(&Info::of_this_process())
         .map_err(|source| Error::new(ErrorKind::Encode, "the worker's description was not encoded").with_source(source))?;
     for _ in 0..3 {
-        let run_id = server::run_id(cluster.connection.commands.client()).await?;
+        let run_id = cluster.run_id().await?;
         let incarnation = cluster.store.open(&run_id).await?.incarnation;
         if let Some(worker) = cluster.store.reserve(&incarnation, RESERVATION, info.clone()).await? {
             return Ok(Reserved { member: Member { worker, incarnation }, run_id });

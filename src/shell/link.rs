@@ -20,7 +20,6 @@ use crate::cluster::Shared;
 use crate::error::{Error, Result};
 use crate::id::WorkerId;
 use crate::message::{Control, Released};
-use crate::redis::server;
 use crate::redis::store::Opened;
 use crate::redis::subscriber::{Channels, Signal, Subscriber};
 use crate::wire::frame;
@@ -95,7 +94,7 @@ impl Link {
         let known = self.run_id.clone();
         self.state = State::Attaching(Box::pin(async move {
             attach.await?;
-            let run_id = server::run_id(cluster.connection.commands.client()).await?;
+            let run_id = cluster.run_id().await?;
             let opened = if run_id == known { None } else { Some(cluster.store.open(&run_id).await?) };
             Ok(Attach { run_id, opened })
         }));

@@ -125,6 +125,7 @@ impl Takeover {
         let now = Instant::now();
         match done {
             Done::Reaped { worker, moved, result: Ok((reap, due)) } => {
+                self.handle_due(now, due);
                 match reap {
                     Reap::Reaped { .. } => {
                         tracing::info!(reaped = %worker, moved, "a worker's lock had ended: its jobs went to others");
@@ -133,7 +134,6 @@ impl Takeover {
                     Reap::Nothing => self.standby.handle_gone(worker),
                     Reap::Alive { remaining } => self.standby.handle_alive(now, worker, remaining),
                 }
-                self.handle_due(now, due);
             }
             Done::Reaped { worker, moved, result: Err(error) } => {
                 tracing::warn!(reaped = %worker, moved, %error, "a reap was not finished; it is tried again");

@@ -23,8 +23,6 @@ pub(crate) struct Keys {
     pub(crate) inbox_channel: String,
     /// Prefix of the workers' locks; the worker's number follows.
     pub(crate) lock_prefix: String,
-    /// The key that the notification probe lets expire.
-    pub(crate) probe: String,
 }
 
 impl Keys {
@@ -45,7 +43,6 @@ impl Keys {
             released: key("released"),
             inbox_channel: key("inbox:"),
             lock_prefix: key("lock:"),
-            probe: key("lock:probe"),
         }
     }
 

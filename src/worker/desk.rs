@@ -45,7 +45,6 @@ pub(crate) struct State {
     pub(crate) commands: VecDeque<Command>,
     /// How far the consumer has let the worker live.
     pub(crate) wish: Wish,
-    closed: bool,
     holds: HashMap<JobId, Arc<Hold>>,
     consumer: Option<Waker>,
 }
@@ -70,7 +69,6 @@ impl Desk {
             lease: Lease::new(settings.lock_ttl, settings.fence_margin(), sent),
             commands: VecDeque::new(),
             wish: Wish::Serve,
-            closed: false,
             holds: HashMap::new(),
             consumer: None,
         };
@@ -106,15 +104,15 @@ impl Desk {
     }
 
     pub(crate) fn close(&self, reason: CloseReason) {
-        self.act(|state| state.close(reason));
+        self.act(|state| state.view.handle_close(reason));
     }
 
     pub(crate) fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         // A process that was stopped and goes on must not hand out what it has lost meanwhile.
         let now = Instant::now();
         self.act(|state| {
-            if !state.closed && now >= state.lease.fence_at() {
-                state.close(CloseReason::LockExpired);
+            if !state.view.is_closed() && now >= state.lease.fence_at() {
+                state.view.handle_close(CloseReason::LockExpired);
                 self.driver.notify_one();
             }
             if let Some(delivery) = state.view.poll_delivery() {
@@ -211,17 +209,6 @@ impl Desk {
 }
 
 impl State {
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed
-    }
-
-    fn close(&mut self, reason: CloseReason) {
-        if !self.closed {
-            self.closed = true;
-            self.view.handle_close(reason);
-        }
-    }
-
     fn settle(&mut self) -> (Vec<CancellationToken>, Option<Waker>) {
         let mut tokens = Vec::new();
         while let Some(command) = self.view.poll_command() {

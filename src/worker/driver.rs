@@ -7,7 +7,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -172,7 +172,7 @@ impl Driver {
         }
         self.release(now);
         self.leave(now);
-        if self.desk.act(|state| state.is_closed()) {
+        if self.desk.act(|state| state.view.is_closed()) {
             return None;
         }
         let timeout = self.desk.act(|state| state.view.poll_timeout());
@@ -242,6 +242,7 @@ impl Driver {
     fn leave(&mut self, now: Instant) {
         let drained = self.phase == Phase::Draining { marked: true }
             && self.release_queue.is_empty()
+            && !self.releasing
             && self.desk.act(|state| state.view.is_drained());
         if !drained || !self.leaves.may_go(now) {
             return;
@@ -305,10 +306,11 @@ impl Driver {
     }
 
     fn handle_dropped(&mut self, dropped: Dropped) {
+        let now = Instant::now();
         let mut next = Some(dropped);
         while let Some(Dropped { job, grant }) = next {
             tracing::debug!(%job, %grant, "the last handle was dropped");
-            self.desk.act(|state| state.view.handle_dropped(&job, grant));
+            self.desk.act(|state| state.view.handle_dropped(now, &job, grant));
             next = self.dropped.try_recv().ok();
         }
     }

@@ -1,0 +1,571 @@
+//! What one worker knows of its assignments, and what follows from it.
+//!
+//! ```text
+//!  frames --------> chain intact? --yes--------------------------> slots --> queue --> poll_delivery
+//!                        | no: a gap                                 ^  |
+//!                        v                                           |  +--> poll_command
+//!  handle_gap --> sync out: frames wait --> pages --> diff, replay --+         (Sync, Release, Cancel, ..)
+//!  audit -------------^                                              ^
+//!  drops, timeouts, answers to releases -----------------------------+
+//! ```
+//!
+//! A job's slot goes `Waiting -> Active -> Deleting -> Returning -> gone`; a job whose `Add` was not polled goes
+//! from `Waiting` to `Returning`. A gap, whatever brought it about, is one thing only: sync, diff, emit.
+//!
+//! Calling order: any `handle_*` at any time; after each, `poll_command` until `None`; `poll_delivery` when the
+//! consumer asks; `handle_timeout` at [`poll_timeout`](View::poll_timeout). "Rule n" is that of PROTOCOL.md.
+
+mod snapshot;
+
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use self::snapshot::{Next, Sync, WaitingRoom};
+use super::queue::{Delivery, Ending, Handover, Queue};
+use crate::error::{Error, ErrorKind};
+use crate::id::{Epoch, JobId, Revision};
+use crate::message::{Body, CloseReason, Cursor, DeleteReason, Frame, Page, Row, RowState};
+
+/// What the driver is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Ask for a page of the snapshot. Only the newest request counts.
+    Sync { request: u64, since: Revision, cursor: Option<Cursor> },
+    /// Frames were lost although the connection is up: subscribe again, then `handle_gap`.
+    Resubscribe,
+    /// Tell the job's handlers to stop: its `Delete` is queued.
+    Cancel { job: JobId, grant: Revision },
+    /// Tell the server that the job is no longer held here.
+    Release { job: JobId, grant: Revision },
+}
+
+/// One worker's view of its assignments.
+#[derive(Debug)]
+pub(crate) struct View {
+    release_timeout: Duration,
+    audit_grace: Duration,
+    phase: Phase,
+    slots: HashMap<JobId, Slot>,
+    queue: Queue,
+    commands: VecDeque<Command>,
+    /// When `Deleting` slots time out: in order, since all wait equally long. An entry may be stale.
+    deadlines: VecDeque<(Instant, JobId, Revision)>,
+    /// Up to here nothing is missing.
+    revision: Revision,
+    /// The last frame of the inbox that was taken in.
+    last: Revision,
+    /// An assignment's epoch is max(grant, lifted).
+    lifted: Revision,
+    sync: Option<Sync>,
+    waiting: WaitingRoom,
+    next_request: u64,
+    /// A heartbeat told of a frame that has not come; it is lost if it has not come by then.
+    audit: Option<(Revision, Instant)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Gives up what it has; what is still assigned to it is handed back unseen (rule 5).
+    Draining,
+    /// Over: what waits is delivered, and nothing else happens.
+    Closed,
+}
+
+/// A job that the worker has to do with, by one assignment.
+#[derive(Debug)]
+struct Slot {
+    grant: Revision,
+    epoch: Epoch,
+    born: Revision,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Its `Add` waits for the consumer.
+    Waiting,
+    /// The consumer has it.
+    Active,
+    /// Its `Delete` waits for the consumer, or handles are out. The job may be this worker's again already; that
+    /// assignment waits for the handles (rule 7).
+    Deleting { next: Option<Successor> },
+    /// Let go of here; the server is being told.
+    Returning,
+}
+
+/// An assignment that waits for the one before it to be let go of.
+#[derive(Debug)]
+struct Successor {
+    grant: Revision,
+    born: Revision,
+    payload: Bytes,
+}
+
+impl View {
+    /// Knows nothing until the first `handle_gap` is answered.
+    ///
+    /// `release_timeout`: how long handles may be out after a `Delete` was queued. `audit_grace`: how much later than a
+    /// heartbeat's answer a frame may come that the answer tells of.
+    pub(crate) fn new(release_timeout: Duration, audit_grace: Duration) -> Self {
+        Self {
+            release_timeout,
+            audit_grace,
+            phase: Phase::Serving,
+            slots: HashMap::new(),
+            queue: Queue::default(),
+            commands: VecDeque::new(),
+            deadlines: VecDeque::new(),
+            revision: Revision::default(),
+            last: Revision::default(),
+            lifted: Revision::default(),
+            sync: None,
+            waiting: WaitingRoom::default(),
+            next_request: 0,
+            audit: None,
+        }
+    }
+
+    /// A frame came on the inbox.
+    pub(crate) fn handle_frame(&mut self, now: Instant, frame: Frame) {
+        if self.is_closed() {
+            return;
+        }
+        if frame.body == Body::Fenced {
+            return self.handle_close(CloseReason::LockExpired);
+        }
+        if self.sync.is_some() {
+            self.waiting.push(frame);
+        } else if frame.revision <= self.last {
+            // A duplicate.
+        } else if frame.previous == self.last {
+            self.advance(frame.revision);
+            self.apply(now, frame);
+        } else {
+            self.waiting.push(frame);
+            self.handle_gap();
+        }
+    }
+
+    /// Something may have been missed: a (re)connected or lagging subscription, a message that was not understood,
+    /// a sync that failed a while ago.
+    pub(crate) fn handle_gap(&mut self) {
+        self.start_sync(self.revision);
+    }
+
+    /// A page of the snapshot that was asked for.
+    pub(crate) fn handle_page(&mut self, now: Instant, request: u64, page: Page) {
+        let Some(sync) = self.sync.as_mut().filter(|sync| sync.request == request) else { return };
+        if page.lifted != self.lifted && sync.since > Revision::default() {
+            // Epochs are new, and an `Update` carries the payload: every one is needed.
+            return self.start_sync(Revision::default());
+        }
+        match sync.handle_page(page) {
+            Next::Page(cursor) => {
+                let since = sync.since;
+                self.commands.push_back(Command::Sync { request, since, cursor: Some(cursor) });
+            }
+            Next::Finish => self.finish_sync(now),
+            Next::Restart => self.handle_gap(),
+        }
+    }
+
+    /// The request was not answered. Frames go on waiting until a later `handle_gap` asks again.
+    pub(crate) fn handle_sync_failed(&mut self, request: u64) {
+        // The request counts no more: a late page of it must not be mixed with later ones.
+        if let Some(sync) = self.sync.as_mut().filter(|sync| sync.request == request) {
+            *sync = Sync::new(self.next_request, sync.since);
+            self.next_request += 1;
+        }
+    }
+
+    /// A heartbeat's answer: the revision of the last frame that was sent to the inbox, and the lift.
+    pub(crate) fn handle_audit(&mut self, now: Instant, inbox: Revision, lifted: Revision) {
+        if self.is_closed() || self.sync.is_some() {
+            return;
+        }
+        if lifted != self.lifted {
+            self.start_sync(Revision::default());
+        } else if inbox > self.last {
+            self.audit.get_or_insert((inbox, now + self.audit_grace));
+        }
+    }
+
+    /// The last handle to an assignment was dropped, which happens only after its `Delete` was polled.
+    pub(crate) fn handle_dropped(&mut self, now: Instant, job: &JobId, grant: Revision) {
+        if let Some(slot) = self.slots.get_mut(job)
+            && slot.grant == grant
+            && matches!(slot.stage, Stage::Deleting { .. })
+        {
+            self.let_go(now, job);
+        }
+    }
+
+    /// The server's answer to a release; not `mine`: it does not count the job as ours by that grant.
+    pub(crate) fn handle_released(&mut self, job: &JobId, grant: Revision, mine: bool) {
+        if let Some(slot) = self.slots.get(job)
+            && slot.grant == grant
+            && matches!(slot.stage, Stage::Returning)
+        {
+            self.slots.remove(job);
+        }
+        if !mine {
+            self.handle_gap(); // rule 9
+        }
+    }
+
+    /// A release was not answered: it is commanded again.
+    pub(crate) fn handle_release_failed(&mut self, job: &JobId, grant: Revision) {
+        if !self.is_closed() {
+            self.commands.push_back(Command::Release { job: job.clone(), grant });
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.is_closed() {
+            return;
+        }
+        while let Some((deadline, _, _)) = self.deadlines.front()
+            && *deadline <= now
+            && let Some((_, job, grant)) = self.deadlines.pop_front()
+        {
+            let deleting = self.slots.get(&job).filter(|slot| matches!(slot.stage, Stage::Deleting { .. }));
+            if deleting.is_some_and(|slot| slot.grant == grant) {
+                let text = format!(
+                    "the job is released although a handle is still out {:?} after its Delete: its handler may overlap the \
+                     next owner. Make it stop sooner, or raise release_timeout",
+                    self.release_timeout
+                );
+                self.queue.problem(Error::new(ErrorKind::ReleaseTimeout, text).with_job(job.clone()));
+                self.let_go(now, &job);
+            }
+        }
+        if let Some((_, deadline)) = self.audit
+            && deadline <= now
+        {
+            self.audit = None;
+            self.commands.push_back(Command::Resubscribe);
+            self.handle_gap();
+        }
+    }
+
+    /// The worker leaves: a `Delete` for each job, and nothing new.
+    pub(crate) fn handle_drain(&mut self, now: Instant) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        self.phase = Phase::Draining;
+        let jobs: Vec<JobId> = self.slots.keys().cloned().collect();
+        for job in jobs {
+            self.end(now, &job, DeleteReason::Terminated);
+            self.refuse_successor(&job);
+        }
+    }
+
+    /// Something went wrong that the consumer should know of.
+    pub(crate) fn handle_problem(&mut self, error: Error) {
+        self.queue.problem(error);
+    }
+
+    /// The worker holds nothing any more: a `Delete` for each job that the consumer has, then the end.
+    pub(crate) fn handle_close(&mut self, reason: CloseReason) {
+        if self.is_closed() {
+            return;
+        }
+        self.phase = Phase::Closed;
+        let why = match reason {
+            CloseReason::Terminated => DeleteReason::Terminated,
+            CloseReason::LockExpired => DeleteReason::LockExpired,
+            CloseReason::ClusterReset => DeleteReason::ClusterReset,
+        };
+        for (job, slot) in std::mem::take(&mut self.slots) {
+            match slot.stage {
+                Stage::Waiting => self.queue.cancel_add(&job),
+                Stage::Active => {
+                    self.queue.delete(&job, Ending { grant: slot.grant, epoch: slot.epoch, reason: why });
+                    self.commands.push_back(Command::Cancel { job, grant: slot.grant });
+                }
+                Stage::Deleting { .. } | Stage::Returning => {}
+            }
+        }
+        self.commands.retain(|command| matches!(command, Command::Cancel { .. }));
+        self.deadlines.clear();
+        self.waiting = WaitingRoom::default();
+        self.sync = None;
+        self.audit = None;
+        self.queue.close(reason);
+    }
+
+    pub(crate) fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// What the consumer gets next. After `Close`, `None` for ever.
+    pub(crate) fn poll_delivery(&mut self) -> Option<Delivery> {
+        let delivery = self.queue.pop()?;
+        if let Delivery::Add { job, grant, .. } = &delivery
+            && let Some(slot) = self.slots.get_mut(job)
+            && slot.grant == *grant
+        {
+            slot.stage = Stage::Active;
+        }
+        Some(delivery)
+    }
+
+    /// When `handle_timeout` has something to do, at the earliest.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let release = self.deadlines.front().map(|(deadline, _, _)| *deadline);
+        let audit = self.audit.map(|(_, deadline)| deadline);
+        release.into_iter().chain(audit).min()
+    }
+
+    /// Whether `poll_delivery` has something.
+    pub(crate) fn has_delivery(&self) -> bool {
+        self.queue.is_ready()
+    }
+
+    /// How many jobs have a change that the consumer has not polled.
+    pub(crate) fn waiting_changes(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether nothing is held or on its way back, in a worker that leaves.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.phase == Phase::Draining && self.slots.is_empty()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    /// Whether `Close` was polled.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.queue.is_finished()
+    }
+
+    fn advance(&mut self, revision: Revision) {
+        self.last = revision;
+        self.revision = self.revision.max(revision);
+        if self.audit.is_some_and(|(awaited, _)| awaited <= revision) {
+            self.audit = None;
+        }
+    }
+
+    fn start_sync(&mut self, since: Revision) {
+        if self.is_closed() {
+            return;
+        }
+        let request = self.next_request;
+        self.next_request += 1;
+        self.audit = None;
+        self.sync = Some(Sync::new(request, since));
+        self.commands.push_back(Command::Sync { request, since, cursor: None });
+    }
+
+    /// The whole snapshot is there: make the slots what it says, then take in the frames that waited.
+    fn finish_sync(&mut self, now: Instant) {
+        let Some((first, mut rows, coverage)) = self.sync.take().and_then(Sync::finish) else { return };
+        let lifted = first.lifted > self.lifted;
+        self.lifted = first.lifted;
+
+        let known: Vec<(JobId, Revision)> = self.slots.iter().map(|(job, slot)| (job.clone(), slot.grant)).collect();
+        for (job, grant) in known {
+            match rows.remove(&job) {
+                Some(row) if row.grant == grant => self.keep(now, row, lifted),
+                // Another assignment of it is ours now, or says so what the server forgot in a failover.
+                Some(row) => {
+                    self.end(now, &job, DeleteReason::Removed);
+                    self.take_row(now, row);
+                }
+                None => self.lose(now, &job),
+            }
+        }
+        for row in rows.into_values() {
+            self.take_row(now, row);
+        }
+
+        self.last = first.inbox;
+        self.revision = self.revision.max(first.revision);
+        while let Some(frame) = self.waiting.pop() {
+            if frame.revision <= self.last {
+                continue; // in the snapshot, or a duplicate
+            }
+            if frame.previous != self.last {
+                self.waiting.put_back(frame);
+                return self.handle_gap();
+            }
+            self.advance(frame.revision);
+            let grant = match &frame.body {
+                Body::Delete { grant, .. } => *grant,
+                Body::Add { .. } | Body::Fenced => frame.revision,
+            };
+            if frame.revision > coverage.read_at(grant) {
+                self.apply(now, frame);
+            }
+        }
+        if self.waiting.take_overflow() {
+            self.handle_gap();
+        }
+    }
+
+    /// A row about an assignment that has a slot.
+    fn keep(&mut self, now: Instant, row: Row, lifted: bool) {
+        match row.state {
+            // Rule 3: the frame that said so was lost.
+            RowState::Releasing => self.end(now, &row.job, DeleteReason::Removed),
+            RowState::Active(payload) if lifted => self.renew(&row.job, payload),
+            RowState::Active(_) => {}
+        }
+    }
+
+    /// Rule 10: an assignment that goes on gets its new epoch by an `Update`.
+    fn renew(&mut self, job: &JobId, payload: Option<Bytes>) {
+        let Some(slot) = self.slots.get_mut(job) else { return };
+        let epoch = Epoch(slot.grant.max(self.lifted).get());
+        slot.epoch = epoch;
+        match (&slot.stage, payload) {
+            (Stage::Waiting, _) => self.queue.set_epoch(job, epoch),
+            (Stage::Active, Some(payload)) => {
+                self.queue.update(job, Handover { grant: slot.grant, epoch, born: slot.born, payload });
+            }
+            (Stage::Active, None) | (Stage::Deleting { .. } | Stage::Returning, _) => {}
+        }
+    }
+
+    /// A row about an assignment that has no slot.
+    fn take_row(&mut self, now: Instant, row: Row) {
+        let Row { job, grant, born, state } = row;
+        match state {
+            // New: granted after all that is known here.
+            RowState::Active(Some(payload)) if grant > self.revision => self.grant(now, job, grant, born, payload),
+            // Known and not held: it was let go of, and the server does not know (rule 10), or waits for it (rule 3).
+            RowState::Active(_) | RowState::Releasing => self.hand_back(job, grant),
+        }
+    }
+
+    /// A slot that no row is about: the server does not count the job as ours.
+    fn lose(&mut self, now: Instant, job: &JobId) {
+        match self.slots.get(job).map(|slot| &slot.stage) {
+            Some(Stage::Waiting) => {
+                self.queue.cancel_add(job);
+                self.slots.remove(job);
+            }
+            Some(Stage::Active) => self.end(now, job, DeleteReason::Removed),
+            Some(Stage::Deleting { .. } | Stage::Returning) | None => {}
+        }
+    }
+
+    fn apply(&mut self, now: Instant, frame: Frame) {
+        match frame.body {
+            Body::Add { job, born, payload } => self.grant(now, job, frame.revision, born, payload),
+            Body::Delete { job, grant, reason } => match self.slots.get(&job) {
+                Some(slot) if slot.grant == grant => self.end(now, &job, reason),
+                Some(Slot { stage: Stage::Deleting { next: Some(next) }, .. }) if next.grant == grant => {
+                    self.refuse_successor(&job);
+                }
+                // Let go of already.
+                _ => {}
+            },
+            Body::Fenced => {}
+        }
+    }
+
+    /// The server gave us the job by this grant.
+    fn grant(&mut self, now: Instant, job: JobId, grant: Revision, born: Revision, payload: Bytes) {
+        match self.slots.get_mut(&job) {
+            Some(slot) if slot.grant >= grant => return, // known, or over
+            None => {}
+            Some(slot) => match &mut slot.stage {
+                Stage::Waiting => self.queue.cancel_add(&job),
+                Stage::Active => {
+                    self.end(now, &job, DeleteReason::Removed);
+                    return self.grant(now, job, grant, born, payload);
+                }
+                Stage::Deleting { next } if self.phase == Phase::Serving => {
+                    *next = Some(Successor { grant, born, payload });
+                    return;
+                }
+                Stage::Deleting { .. } => {
+                    self.commands.push_back(Command::Release { job, grant });
+                    return;
+                }
+                Stage::Returning => {}
+            },
+        }
+        if self.phase == Phase::Draining {
+            return self.hand_back(job, grant);
+        }
+        let epoch = Epoch(grant.max(self.lifted).get());
+        self.queue.add(&job, Handover { grant, epoch, born, payload });
+        self.slots.insert(job, Slot { grant, epoch, born, stage: Stage::Waiting });
+    }
+
+    /// The assignment is over: the consumer is told, if it knows of it.
+    fn end(&mut self, now: Instant, job: &JobId, reason: DeleteReason) {
+        let Some(slot) = self.slots.get_mut(job) else { return };
+        let grant = slot.grant;
+        match slot.stage {
+            // Rule 7: the two cancel out here, and the server has to know all the same.
+            Stage::Waiting => {
+                slot.stage = Stage::Returning;
+                self.queue.cancel_add(job);
+                self.commands.push_back(Command::Release { job: job.clone(), grant });
+            }
+            Stage::Active => {
+                slot.stage = Stage::Deleting { next: None };
+                self.queue.delete(job, Ending { grant, epoch: slot.epoch, reason });
+                self.commands.push_back(Command::Cancel { job: job.clone(), grant });
+                // Rule 9: from now, not from when the consumer polls.
+                self.deadlines.push_back((now + self.release_timeout, job.clone(), grant));
+                self.forget_stale_deadlines();
+            }
+            Stage::Deleting { .. } | Stage::Returning => {}
+        }
+    }
+
+    /// No handle counts any more: the server is told, unless it has given us the job anew already.
+    fn let_go(&mut self, now: Instant, job: &JobId) {
+        let Some(slot) = self.slots.get_mut(job) else { return };
+        let grant = slot.grant;
+        let stage = std::mem::replace(&mut slot.stage, Stage::Returning);
+        if let Stage::Deleting { next: Some(next) } = stage {
+            self.grant(now, job.clone(), next.grant, next.born, next.payload);
+        } else {
+            self.commands.push_back(Command::Release { job: job.clone(), grant });
+        }
+    }
+
+    /// Gives back what the consumer never sees.
+    fn hand_back(&mut self, job: JobId, grant: Revision) {
+        self.commands.push_back(Command::Release { job: job.clone(), grant });
+        let held = self.slots.get(&job).is_some_and(|slot| !matches!(slot.stage, Stage::Returning));
+        if !held {
+            let born = Revision::default();
+            self.slots.insert(job, Slot { grant, epoch: Epoch(grant.get()), born, stage: Stage::Returning });
+        }
+    }
+
+    /// Releases mostly come long before their deadline: what they leave behind must not pile up.
+    fn forget_stale_deadlines(&mut self) {
+        if self.deadlines.len() > 2 * self.slots.len() + 64 {
+            let slots = &self.slots;
+            self.deadlines.retain(|(_, job, grant)| {
+                slots
+                    .get(job)
+                    .is_some_and(|slot| slot.grant == *grant && matches!(slot.stage, Stage::Deleting { .. }))
+            });
+        }
+    }
+
+    fn refuse_successor(&mut self, job: &JobId) {
+        if let Some(Slot { stage: Stage::Deleting { next }, .. }) = self.slots.get_mut(job)
+            && let Some(next) = next.take()
+        {
+            self.commands.push_back(Command::Release { job: job.clone(), grant: next.grant });
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The task beside a master's calls: it hears of dead workers, looks whether one was missed, and reaps.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+
+use super::look_again;
+use super::waiters::Waiters;
+use crate::cluster::Shared;
+use crate::error::Result;
+use crate::redis::store::Survey;
+use crate::shell::link::{Link, LinkEvent};
+use crate::shell::takeover::Takeover;
+
+/// Runs until `stop`.
+pub(super) async fn run(cluster: Arc<Shared>, mut link: Link, waiters: Arc<Waiters>, stop: CancellationToken) {
+    let mut takeover = Takeover::new(cluster.store.clone(), None);
+    let mut survey = Some(look(&cluster));
+    let mut next_survey = Instant::now() + look_again(&cluster);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            event = link.next() => handle_link(event, &mut takeover, &waiters),
+            never = takeover.run() => match never {},
+            answer = answered(&mut survey) => {
+                survey = None;
+                handle_survey(answer, &mut takeover);
+            }
+            () = sleep_until(next_survey.into()) => {
+                next_survey = Instant::now() + look_again(&cluster);
+                survey.get_or_insert_with(|| look(&cluster));
+            }
+        }
+    }
+    link.close().await;
+}
+
+type Look = BoxFuture<'static, Result<Survey>>;
+
+fn look(cluster: &Arc<Shared>) -> Look {
+    let cluster = cluster.clone();
+    async move { cluster.store.survey().await }.boxed()
+}
+
+async fn answered(survey: &mut Option<Look>) -> Result<Survey> {
+    match survey {
+        Some(survey) => survey.await,
+        None => pending().await,
+    }
+}
+
+fn handle_survey(answer: Result<Survey>, takeover: &mut Takeover) {
+    match answer {
+        Ok(survey) => {
+            takeover.handle_due(Instant::now(), survey.due);
+            takeover.handle_waiting(survey.waiting);
+        }
+        Err(error) => tracing::warn!(%error, "the cluster could not be looked at; tried again"),
+    }
+}
+
+fn handle_link(event: LinkEvent, takeover: &mut Takeover, waiters: &Waiters) {
+    let now = Instant::now();
+    match event {
+        LinkEvent::Control(control) => takeover.handle_control(now, control),
+        LinkEvent::LockEnded(worker) => takeover.handle_lock_ended(now, worker),
+        LinkEvent::Released(released) => waiters.handle_released(released),
+        LinkEvent::Attached(_) | LinkEvent::Lagged => waiters.handle_gap(),
+        LinkEvent::Trouble(error) => tracing::warn!(%error, "the subscription is down; it is being brought back"),
+        LinkEvent::Inbox(_) => {}
+    }
+}

@@ -1,0 +1,9 @@
+//! The only place that knows fred, and what the server answers.
+
+pub(crate) mod connect;
+pub(crate) mod error;
+pub(crate) mod reply;
+pub(crate) mod script;
+pub(crate) mod server;
+pub(crate) mod store;
+pub(crate) mod subscriber;

@@ -1,0 +1,82 @@
+//! From fred's errors to ours: what it means, and what to do. No password, payload or command in the text.
+
+use fred::error::{Error as FredError, ErrorKind as FredKind};
+
+use crate::error::{Error, ErrorKind};
+
+/// The first word of an error that the server sent, such as `NOPERM` or `LATE`.
+pub(crate) fn code(error: &FredError) -> &str {
+    error.details().split_ascii_whitespace().next().unwrap_or_default()
+}
+
+/// `what` says what was tried: "adding jobs".
+pub(crate) fn translate(what: &str, error: &FredError) -> Error {
+    let (kind, advice) = match code(error) {
+        "NOPERM" => (
+            ErrorKind::Denied,
+            "the server's ACL denies it; grant the user the commands, keys and channels listed in PROTOCOL.md",
+        ),
+        "NOAUTH" | "WRONGPASS" => (ErrorKind::Denied, "the server wants another user or password; check the URL"),
+        "OOM" => (ErrorKind::OutOfMemory, "the server is at its maxmemory; raise it or remove data, then try again"),
+        "READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN" | "TRYAGAIN" => {
+            (ErrorKind::Connection, "the server takes no writes at the moment (failover, or starting); try again")
+        }
+        "NOREPLICAS" => (ErrorKind::Connection, "too few replicas are there for a write; try again"),
+        "BUSY" => (ErrorKind::Connection, "a script blocks the server; find it with SCRIPT KILL or in the slow log"),
+        "WRONGTYPE" => {
+            (ErrorKind::Protocol, "a key of the cluster is of another type: something else writes to its keys")
+        }
+        _ => by_kind(error),
+    };
+    let mut out = Error::new(kind, format!("{what}: {advice}"));
+    if kind != ErrorKind::Protocol {
+        out = out.with_source(Fault::of(error));
+    }
+    out
+}
+
+fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
+    match error.kind() {
+        FredKind::Auth => (ErrorKind::Denied, "the server wants another user or password; check the URL"),
+        FredKind::Config | FredKind::Url => (ErrorKind::InvalidSetting, "the connection's settings were refused"),
+        FredKind::IO if error.details().starts_with("Connection closed unexpectedly") => {
+            (ErrorKind::Connection, "the connection was closed before it was sent; try again")
+        }
+        FredKind::IO | FredKind::Timeout | FredKind::Canceled => (
+            ErrorKind::Timeout,
+            "no answer from the server in time; it may have been done, and will not be done later. Try again",
+        ),
+        FredKind::Backpressure | FredKind::Routing | FredKind::Cluster | FredKind::Sentinel => {
+            (ErrorKind::Connection, "the server cannot be reached at the moment; try again")
+        }
+        FredKind::Parse | FredKind::Protocol | FredKind::NotFound => {
+            (ErrorKind::Protocol, "the server's answer was not understood")
+        }
+        FredKind::InvalidCommand | FredKind::InvalidArgument | FredKind::Unknown => {
+            (ErrorKind::Server, "the server answered with an error; its text is this error's source")
+        }
+        // TLS and whatever else features of fred add.
+        #[allow(unreachable_patterns, reason = "fred's kinds depend on its features")]
+        _ => (ErrorKind::Connection, "the connection could not be made; check the URL, certificates and network"),
+    }
+}
+
+/// What the server or fred said, as text: fred's own error type stays inside.
+#[derive(Debug)]
+struct Fault(String);
+
+impl Fault {
+    /// The first line, and not for ever: a script's error may quote what it choked on.
+    fn of(error: &FredError) -> Self {
+        let text: String = error.details().lines().next().unwrap_or_default().chars().take(200).collect();
+        Self(text)
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}

@@ -1,0 +1,101 @@
+//! The scripts: their texts, how many keys they take, and how one is run.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::error::Error as FredError;
+use fred::interfaces::ClientLike;
+use fred::types::config::Options;
+use fred::types::{ClusterHash, CustomCommand, Value};
+
+use super::error::code;
+
+/// A script, and what its header says of it.
+#[derive(Debug)]
+pub(crate) struct Script {
+    pub(crate) name: &'static str,
+    pub(crate) text: &'static str,
+    pub(crate) keys: usize,
+    sha: OnceLock<String>,
+}
+
+macro_rules! scripts {
+    ($($constant:ident = $name:literal, $keys:literal, $flags:literal $(, $lib:literal)*;)*) => {
+        $(pub(crate) static $constant: Script = Script {
+            name: $name,
+            text: concat!(
+                "#!lua", $flags, "\n",
+                include_str!("lua/lib/base.lua"),
+                $(include_str!(concat!("lua/lib/", $lib, ".lua")),)*
+                include_str!(concat!("lua/", $name, ".lua")),
+            ),
+            keys: $keys,
+            sha: OnceLock::new(),
+        };)*
+        #[cfg(test)]
+        pub(crate) static ALL: &[&Script] = &[$(&$constant),*];
+    };
+}
+
+// Without a flag a script is refused as a whole when memory is full, before it has written anything.
+// `allow-oom` is for those that must get through then: they free memory, or keep the cluster's word.
+scripts! {
+    OPEN = "open", 2, "";
+    RESERVE = "reserve", 3, "";
+    JOIN = "join", 8, "";
+    BEAT = "beat", 7, " flags=allow-oom";
+    SYNC = "sync", 7, " flags=no-writes";
+    LEAVE = "leave", 11, " flags=allow-oom", "push";
+    REAP = "reap", 10, " flags=allow-oom", "push";
+    ADD = "add", 7, "", "push";
+    DELETE = "delete", 5, " flags=allow-oom", "push";
+    RELEASE = "release", 7, " flags=allow-oom", "push";
+    PLACE = "place", 7, " flags=allow-oom", "push";
+    SURVEY = "survey", 7, " flags=no-writes";
+    ROSTER = "roster", 4, " flags=no-writes";
+    LIST = "list", 2, " flags=no-writes";
+    FIND = "find", 3, " flags=no-writes";
+}
+
+impl Script {
+    fn sha(&self) -> &str {
+        self.sha.get_or_init(|| fred::util::sha1_hash(self.text))
+    }
+
+    /// Runs it once. fred never sends it again by itself: whether that is safe is the caller's to decide.
+    pub(crate) async fn run(
+        &self,
+        client: &Client,
+        slot: u16,
+        timeout: Duration,
+        keys: &[&str],
+        args: Vec<Bytes>,
+    ) -> Result<Value, FredError> {
+        debug_assert_eq!(keys.len(), self.keys, "{}", self.name);
+        let mut words = Vec::with_capacity(2 + keys.len() + args.len());
+        words.push(Value::from(self.sha()));
+        words.push(Value::from(self.keys.to_string()));
+        words.extend(keys.iter().map(|key| Value::from(*key)));
+        words.extend(args.into_iter().map(Value::Bytes));
+
+        // Options are only heeded by `custom`: fred's own `evalsha` drops them in silence.
+        let options = Options {
+            timeout: Some(timeout),
+            max_attempts: Some(1),
+            max_redirections: Some(5),
+            cluster_hash: Some(ClusterHash::Custom(slot)),
+            ..Options::default()
+        };
+        let client = client.with_options(&options);
+        let command = |name| CustomCommand::new_static(name, ClusterHash::Custom(slot), false);
+        match client.custom(command("EVALSHA"), words.clone()).await {
+            Err(error) if code(&error) == "NOSCRIPT" => {
+                words[0] = Value::from(self.text);
+                client.custom(command("EVAL"), words).await
+            }
+            result => result,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! One async function for each script: typed in, typed out. Nothing is decided here.
+
+mod inquiry;
+mod jobs;
+mod members;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+pub use inquiry::JobState;
+pub(crate) use inquiry::{RosterRow, Survey};
+pub(crate) use jobs::{AddCode, DeleteCode};
+pub(crate) use members::{Beat, Due, Ended, Joined, Member, Opened, Reap};
+
+use super::connect::Commands;
+use super::error::{code, translate};
+use super::reply::Reply;
+use super::script::Script;
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::keys::Keys;
+
+/// The version of the protocol that this crate speaks.
+pub(crate) const PROTOCOL: u64 = 1;
+
+/// At most so many jobs in one script call: about a millisecond of the server's time.
+pub(crate) const BATCH_JOBS: usize = 200;
+
+/// At most about so many bytes of payload in one script call.
+pub(crate) const BATCH_BYTES: usize = 1 << 20;
+
+pub(crate) struct Store {
+    commands: Commands,
+    keys: Arc<Keys>,
+    slot: u16,
+    timeout: Duration,
+    clock: Mutex<ServerClock>,
+}
+
+/// What is known of the server's clock: at `sent` by ours it was at most `us`.
+#[derive(Clone, Copy)]
+struct ServerClock {
+    us: u64,
+    sent: Instant,
+}
+
+impl Store {
+    pub(crate) fn new(commands: Commands, keys: Arc<Keys>, timeout: Duration) -> Self {
+        let slot = fred::util::redis_keyslot(keys.meta.as_bytes());
+        let clock = Mutex::new(ServerClock { us: 0, sent: Instant::now() });
+        Self { commands, keys, slot, timeout, clock }
+    }
+
+    /// Runs a script. `what` says to people what was tried.
+    async fn run(&self, what: &str, script: &'static Script, keys: &[&str], args: Vec<Bytes>) -> Result<Reply> {
+        self.run_within(self.timeout, what, script, keys, args).await
+    }
+
+    async fn run_within(
+        &self,
+        timeout: Duration,
+        what: &str,
+        script: &'static Script,
+        keys: &[&str],
+        args: Vec<Bytes>,
+    ) -> Result<Reply> {
+        let answer = script.run(self.commands.client(), self.slot, timeout, keys, args).await;
+        Reply::new(script.name, answer.map_err(|error| translate(what, &error))?)
+    }
+
+    /// Runs a script that refuses to run late: what the caller has given up on is not carried out afterwards.
+    /// `args` makes the arguments of the latest time, by the server's clock, in microseconds.
+    async fn run_in_time(
+        &self,
+        what: &str,
+        script: &'static Script,
+        keys: &[&str],
+        args: impl Fn(u64) -> Vec<Bytes>,
+    ) -> Result<Reply> {
+        let mut late = false;
+        loop {
+            let sent = Instant::now();
+            let not_after = self.server_time(sent) + self.timeout.as_micros() as u64;
+            let client = self.commands.client();
+            match script.run(client, self.slot, self.timeout, keys, args(not_after)).await {
+                // Its clock is ahead of what we thought, and nothing was done: once more, by its clock.
+                Err(error) if code(&error) == "LATE" && !late => {
+                    late = true;
+                    let now = error.details().split_ascii_whitespace().nth(1).and_then(|now| now.parse().ok());
+                    self.note_time(now.unwrap_or(0), sent);
+                }
+                Err(error) if code(&error) == "LATE" => {
+                    return Err(Error::new(
+                        ErrorKind::Timeout,
+                        format!("{what}: it took longer than the command timeout to get there; nothing was done. Try again"),
+                    ));
+                }
+                answer => return Reply::new(script.name, answer.map_err(|error| translate(what, &error))?),
+            }
+        }
+    }
+
+    /// The server's clock cannot be later than this, unless it was set.
+    fn server_time(&self, now: Instant) -> u64 {
+        let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.us.saturating_add(now.saturating_duration_since(clock.sent).as_micros() as u64)
+    }
+
+    /// The answer to what was sent at `sent` says that the server's clock was `us` when it was run.
+    fn note_time(&self, us: u64, sent: Instant) {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = ServerClock { us, sent };
+    }
+}
+
+/// An argument that is text already.
+fn arg(text: impl AsRef<[u8]>) -> Bytes {
+    Bytes::copy_from_slice(text.as_ref())
+}
+
+/// A number as an argument.
+fn num(number: impl Into<u64>) -> Bytes {
+    Bytes::from(number.into().to_string())
+}
+
+/// A duration as an argument: whole milliseconds, at least one.
+fn millis(duration: Duration) -> Bytes {
+    num(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1))
+}

@@ -1,0 +1,118 @@
+//! Jobs: add, delete, release, place.
+
+use bytes::Bytes;
+
+use super::{BATCH_JOBS, Store, arg, num};
+use crate::error::Result;
+use crate::id::{JobId, Revision, WorkerId};
+use crate::redis::script;
+
+/// What became of an added job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AddCode {
+    Existing,
+    Assigned,
+    Pending,
+    /// Its id was deleted, and the last owner still lets go.
+    AfterRelease,
+}
+
+/// What became of a deleted job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeleteCode {
+    Unknown,
+    Gone,
+    /// The worker that holds it by this grant is to let go.
+    Releasing {
+        worker: WorkerId,
+        grant: Revision,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) placed: u64,
+    /// How many still wait although a worker has room.
+    pub(crate) waiting: u64,
+}
+
+/// A latest time for what may run at any time.
+const NEVER_LATE: u64 = 1 << 52;
+
+impl Store {
+    /// Adds one batch. Each job's answer has the revision of its add, or of the one that was there before.
+    pub(crate) async fn add(&self, jobs: &[(JobId, Bytes)]) -> Result<Vec<(AddCode, Revision)>> {
+        let k = &self.keys;
+        let keys = [&*k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox];
+        let args = |not_after| {
+            let mut args = vec![arg(&k.inbox_channel), num(not_after)];
+            for (job, payload) in jobs {
+                args.extend([arg(job.as_str()), payload.clone()]);
+            }
+            args
+        };
+        let mut reply = self.run_in_time("adding jobs", &script::ADD, &keys, args).await?;
+        reply.int()?;
+        let mut codes = Vec::with_capacity(jobs.len());
+        for _ in jobs {
+            let code = match reply.int()? {
+                0 => AddCode::Existing,
+                1 => AddCode::Assigned,
+                2 => AddCode::Pending,
+                3 => AddCode::AfterRelease,
+                _ => return Err(reply.unexpected()),
+            };
+            codes.push((code, reply.revision()?));
+        }
+        Ok(codes)
+    }
+
+    /// Deletes one batch, each by the revision of the add that is meant; `None` means what is there now.
+    pub(crate) async fn delete(&self, jobs: &[(JobId, Option<Revision>)]) -> Result<Vec<DeleteCode>> {
+        let k = &self.keys;
+        let keys = [&*k.rev, &k.jobs, &k.owner, &k.pending, &k.inbox];
+        let named = jobs.iter().all(|(_, born)| born.is_some());
+        let args = |not_after| {
+            let mut args = vec![arg(&k.inbox_channel), num(if named { NEVER_LATE } else { not_after })];
+            for (job, born) in jobs {
+                args.extend([arg(job.as_str()), num(born.unwrap_or_default().get())]);
+            }
+            args
+        };
+        let mut reply = self.run_in_time("deleting jobs", &script::DELETE, &keys, args).await?;
+        reply.int()?;
+        let mut codes = Vec::with_capacity(jobs.len());
+        for _ in jobs {
+            let (code, worker, grant) = (reply.int()?, reply.worker()?, reply.revision()?);
+            codes.push(match code {
+                0 => DeleteCode::Unknown,
+                1 => DeleteCode::Gone,
+                2 => DeleteCode::Releasing { worker, grant },
+                _ => return Err(reply.unexpected()),
+            });
+        }
+        Ok(codes)
+    }
+
+    /// Releases one batch, each by its grant. `false`: it is not this worker's by that grant.
+    pub(crate) async fn release(&self, worker: WorkerId, jobs: &[(JobId, Revision)]) -> Result<Vec<bool>> {
+        let k = &self.keys;
+        let keys = [&*k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox];
+        let mut args = vec![arg(&k.inbox_channel), arg(&k.released), num(worker.get())];
+        for (job, grant) in jobs {
+            args.extend([arg(job.as_str()), num(grant.get())]);
+        }
+        let mut reply = self.run("releasing jobs", &script::RELEASE, &keys, args).await?;
+        reply.int()?;
+        jobs.iter().map(|_| reply.int().map(|code| code == 1)).collect()
+    }
+
+    /// Gives one batch of waiting jobs to workers with room.
+    pub(crate) async fn place(&self) -> Result<Placed> {
+        let k = &self.keys;
+        let keys = [&*k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox];
+        let args = vec![arg(&k.inbox_channel), num(BATCH_JOBS as u64)];
+        let mut reply = self.run("giving out waiting jobs", &script::PLACE, &keys, args).await?;
+        Ok(Placed { placed: reply.int()?, waiting: reply.int()? })
+    }
+}

@@ -1,0 +1,201 @@
+//! The frames: a MessagePack array that the scripts write, then, for an `add`, the job's payload as it is.
+//!
+//! ```text
+//! inbox     [1, revision, previous, 1, job, born] payload...     add; the grant is the revision
+//!           [1, revision, previous, 2, job, grant, reason]       delete
+//!           [1, revision, previous, 3]                           fenced
+//! control   [1, kind, worker]                                    1 left, 2 reaping, 3 reaped
+//! released  [1, job, grant]
+//! ```
+//!
+//! An array may be longer than this: what a later release adds at its end is passed over. Another version or
+//! kind is [`Malformed`], which a receiver treats as a gap.
+
+use bytes::Bytes;
+use rmp::{Marker, decode};
+
+use crate::id::{JobId, Revision, WorkerId};
+use crate::message::{Body, Control, DeleteReason, Frame, Released};
+
+const VERSION: u64 = 1;
+
+/// Not a message of this protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// Reads an array's fields one by one, without trusting what it says of lengths: nothing is allocated.
+struct Fields<'a> {
+    rest: &'a [u8],
+    left: u32,
+}
+
+impl<'a> Fields<'a> {
+    fn new(mut bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let left = decode::read_array_len(&mut bytes).map_err(|_| Malformed)?;
+        let mut fields = Self { rest: bytes, left };
+        if fields.int()? != VERSION {
+            return Err(Malformed);
+        }
+        Ok(fields)
+    }
+
+    fn step(&mut self) -> Result<(), Malformed> {
+        self.left = self.left.checked_sub(1).ok_or(Malformed)?;
+        Ok(())
+    }
+
+    fn int(&mut self) -> Result<u64, Malformed> {
+        self.step()?;
+        decode::read_int(&mut self.rest).map_err(|_| Malformed)
+    }
+
+    fn revision(&mut self) -> Result<Revision, Malformed> {
+        self.int().map(Revision)
+    }
+
+    fn job(&mut self) -> Result<JobId, Malformed> {
+        self.step()?;
+        let (id, rest) = decode::read_str_from_slice(self.rest).map_err(|_| Malformed)?;
+        self.rest = rest;
+        JobId::new(id).map_err(|_| Malformed)
+    }
+
+    /// Passes over a field that this release does not know: a number, nil, a boolean or a string.
+    fn skip(&mut self) -> Result<(), Malformed> {
+        self.step()?;
+        let mut rest = self.rest;
+        let marker = decode::read_marker(&mut rest).map_err(|_| Malformed)?;
+        let length = match marker {
+            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => 0,
+            Marker::U8 | Marker::I8 => 1,
+            Marker::U16 | Marker::I16 => 2,
+            Marker::U32 | Marker::I32 | Marker::F32 => 4,
+            Marker::U64 | Marker::I64 | Marker::F64 => 8,
+            Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32 => {
+                rest = self.rest;
+                decode::read_str_len(&mut rest).map_err(|_| Malformed)? as usize
+            }
+            _ => return Err(Malformed),
+        };
+        self.rest = rest.get(length..).ok_or(Malformed)?;
+        Ok(())
+    }
+
+    /// What follows the array.
+    fn finish(mut self) -> Result<&'a [u8], Malformed> {
+        while self.left > 0 {
+            self.skip()?;
+        }
+        Ok(self.rest)
+    }
+}
+
+/// A message on an inbox. The payload is copied out: the bytes it came in are part of a much larger buffer.
+pub(crate) fn frame(bytes: &[u8]) -> Result<Frame, Malformed> {
+    let mut fields = Fields::new(bytes)?;
+    let (revision, previous) = (fields.revision()?, fields.revision()?);
+    let body = match fields.int()? {
+        1 => {
+            let (job, born) = (fields.job()?, fields.revision()?);
+            Body::Add { job, born, payload: Bytes::copy_from_slice(fields.finish()?) }
+        }
+        2 => Body::Delete {
+            job: fields.job()?,
+            grant: fields.revision()?,
+            reason: match fields.int()? {
+                1 => DeleteReason::Removed,
+                2 => DeleteReason::Rebalanced,
+                _ => return Err(Malformed),
+            },
+        },
+        3 => Body::Fenced,
+        _ => return Err(Malformed),
+    };
+    Ok(Frame { revision, previous, body })
+}
+
+/// A message on the control channel.
+pub(crate) fn control(bytes: &[u8]) -> Result<Control, Malformed> {
+    let mut fields = Fields::new(bytes)?;
+    let (kind, worker) = (fields.int()?, WorkerId(fields.int()?));
+    match kind {
+        1 => Ok(Control::Left(worker)),
+        2 => Ok(Control::Reaping(worker)),
+        3 => Ok(Control::Reaped(worker)),
+        _ => Err(Malformed),
+    }
+}
+
+/// A message on the released channel.
+pub(crate) fn released(bytes: &[u8]) -> Result<Released, Malformed> {
+    let mut fields = Fields::new(bytes)?;
+    Ok(Released { job: fields.job()?, grant: fields.revision()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pack(fields: &impl serde::Serialize, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = rmp_serde::to_vec(fields).expect("encodes");
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    proptest! {
+        // Promise: no input, however hostile, panics.
+        #[test]
+        fn any_bytes_are_a_message_or_malformed(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (frame(&bytes), control(&bytes), released(&bytes));
+        }
+
+        #[test]
+        fn a_header_with_any_bytes_behind_it_does_not_panic(
+            head in prop_oneof![Just(vec![0x96, 1]), Just(vec![0xdc, 0xff, 0xff, 1]), Just(vec![0x93, 1])],
+            rest in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let bytes = [head, rest].concat();
+            let _ = (frame(&bytes), control(&bytes), released(&bytes));
+        }
+
+        #[test]
+        fn an_add_is_read_as_it_was_written(
+            revision in 0u64..1 << 53, previous in 0u64..1 << 53, born in 0u64..1 << 53,
+            job in "[a-zA-Z0-9@/._-]{1,255}", payload in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let bytes = pack(&(1, revision, previous, 1, &job, born), &payload);
+            let expected = Frame {
+                revision: Revision(revision),
+                previous: Revision(previous),
+                body: Body::Add { job: JobId::new(&job).unwrap(), born: Revision(born), payload: payload.into() },
+            };
+            prop_assert_eq!(frame(&bytes), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn a_length_that_lies_is_malformed_and_allocates_nothing() {
+        // An id that claims to be 4 GiB long, and an array that claims 65,535 fields.
+        assert_eq!(frame(&[0x96, 1, 1, 0, 1, 0xdb, 0xff, 0xff, 0xff, 0xff, b'a']), Err(Malformed));
+        assert_eq!(frame(&[0xdc, 0xff, 0xff, 1, 1, 0, 3]).map(|_| ()), Ok(()), "fenced reads no further");
+        assert_eq!(released(&[0x93, 1, 0xc6, 0xff, 0xff, 0xff, 0xff, 1]), Err(Malformed));
+    }
+
+    #[test]
+    fn fields_that_a_later_release_adds_are_passed_over() {
+        let bytes = pack(&(1, 9, 8, 1, "job", 7, "new", 2.5), b"payload");
+        let Ok(Frame { body: Body::Add { payload, .. }, .. }) = frame(&bytes) else { panic!("an add") };
+        assert_eq!(payload, "payload");
+        assert_eq!(control(&pack(&(1, 3, 5, 6), b"")), Ok(Control::Reaped(WorkerId(5))));
+    }
+
+    #[test]
+    fn another_version_or_kind_is_malformed() {
+        assert_eq!(frame(&pack(&(2, 9, 8, 3), b"")), Err(Malformed));
+        assert_eq!(frame(&pack(&(1, 9, 8, 99), b"")), Err(Malformed));
+        assert_eq!(control(&pack(&(1, 9, 5), b"")), Err(Malformed));
+        assert_eq!(frame(b""), Err(Malformed));
+    }
+}

@@ -1,0 +1,5 @@
+//! The integration tests: one binary, against real servers that each test starts for itself.
+
+mod support;
+
+mod basics;

@@ -1,0 +1,301 @@
+//! A private Redis (or Valkey) server for one test: on a unix socket and a free loopback port, in a temporary
+//! directory. Killed on drop, its log printed when the test fails; leaves nothing behind.
+//!
+//! Blocking, by std alone. Used by the unit tests of `src` too, so it names nothing of the crate.
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses a part of it")]
+
+use std::fmt;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct RedisServer {
+    dir: TempDir,
+    port: u16,
+    args: Vec<String>,
+    child: Child,
+}
+
+impl RedisServer {
+    /// A server that keeps nothing on disk.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// A server that has every answered write on disk.
+    pub fn durable() -> Self {
+        Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    /// A server with settings of its own, such as `["--maxmemory", "5mb"]`.
+    pub fn with(args: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("assemblage-").tempdir().expect("a temporary directory");
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        // A free port may be taken by another before the server has it.
+        for _ in 0..20 {
+            let port = free_port();
+            let child = spawn(&dir, port, &args);
+            let mut server = Self { dir: tempfile::tempdir().expect("a temporary directory"), port, args: args.clone(), child };
+            if server.wait_until_up_in(&dir) {
+                server.dir = dir;
+                return server;
+            }
+        }
+        panic!("no server came up: is redis-server (or valkey-server) installed? See scripts/ensure-server");
+    }
+
+    fn wait_until_up_in(&mut self, dir: &TempDir) -> bool {
+        let (socket, start) = (dir.path().join("redis.sock"), Instant::now());
+        while start.elapsed() < PATIENCE {
+            if self.child.try_wait().expect("the server's state").is_some() {
+                return false;
+            }
+            if let Ok(mut connection) = Connection::open(&socket)
+                && matches!(connection.command(&["PING"]), Reply::Simple(text) if text == "PONG")
+            {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        panic!("the server did not answer within {PATIENCE:?}\n{}", self.log());
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn unix_url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("redis.sock")
+    }
+
+    /// One command on a connection of its own.
+    pub fn command(&self, words: &[&str]) -> Reply {
+        self.connect().command(words)
+    }
+
+    /// A plain connection, for what needs one: subscriptions, transactions.
+    pub fn connect(&self) -> Connection {
+        Connection::open(&self.socket()).expect("the server takes connections")
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again on the same port and socket after `kill`.
+    pub fn start_again(&mut self) {
+        let start = Instant::now();
+        loop {
+            self.child = spawn(&self.dir, self.port, &self.args);
+            let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a temporary directory"));
+            let up = self.wait_until_up_in(&dir);
+            self.dir = dir;
+            if up {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "the server does not come back\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Kills it and starts it again, with or without what is on disk.
+    pub fn restart(&mut self, keep_data: bool) {
+        self.kill();
+        if !keep_data {
+            let _ = std::fs::remove_dir_all(self.dir.path().join("appendonlydir"));
+            let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
+        }
+        self.start_again();
+    }
+
+    /// Stops the process: connections stay, nothing is answered.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
+        kill(pid, signal).expect("the server can be signalled");
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.resume_quietly();
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- the server's log\n{}", self.log());
+        }
+    }
+}
+
+impl RedisServer {
+    fn resume_quietly(&self) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// `ASSEMBLAGE_SERVER`, or what is installed.
+fn program() -> String {
+    if let Ok(program) = std::env::var("ASSEMBLAGE_SERVER") {
+        return program;
+    }
+    let installed = |name: &str| {
+        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+    };
+    if installed("redis-server") { "redis-server".into() } else { "valkey-server".into() }
+}
+
+fn spawn(dir: &TempDir, port: u16, args: &[String]) -> Child {
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let port = port.to_string();
+    Command::new(program())
+        .args(["--port", &port, "--bind", "127.0.0.1", "--unixsocket", &path("redis.sock")])
+        .args(["--dir", &dir.path().display().to_string(), "--logfile", &path("log"), "--save", ""])
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{} does not start: {error}; see scripts/ensure-server", program()))
+}
+
+/// What the server answered.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Reply {
+    Simple(String),
+    Error(String),
+    Int(i64),
+    Bulk(Vec<u8>),
+    Nil,
+    Array(Vec<Reply>),
+}
+
+impl Reply {
+    pub fn int(&self) -> i64 {
+        match self {
+            Self::Int(number) => *number,
+            other => other.text().parse().unwrap_or_else(|_| panic!("no number: {other:?}")),
+        }
+    }
+
+    pub fn text(&self) -> String {
+        match self {
+            Self::Simple(text) => text.clone(),
+            Self::Bulk(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Self::Int(number) => number.to_string(),
+            Self::Nil => String::new(),
+            other => panic!("no text: {other:?}"),
+        }
+    }
+
+    pub fn list(&self) -> &[Reply] {
+        match self {
+            Self::Array(items) => items,
+            other => panic!("no list: {other:?}"),
+        }
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Simple(text) => write!(f, "+{text}"),
+            Self::Error(text) => write!(f, "-{text}"),
+            Self::Int(number) => write!(f, "{number}"),
+            Self::Bulk(bytes) => write!(f, "\"{}\"", bytes.escape_ascii()),
+            Self::Nil => write!(f, "nil"),
+            Self::Array(items) => items.fmt(f),
+        }
+    }
+}
+
+/// A plain connection in RESP2.
+pub struct Connection(BufReader<UnixStream>);
+
+impl Connection {
+    fn open(socket: &std::path::Path) -> std::io::Result<Self> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self(BufReader::new(stream)))
+    }
+
+    pub fn command(&mut self, words: &[&str]) -> Reply {
+        let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        self.send(&words);
+        self.read()
+    }
+
+    pub fn send(&mut self, words: &[&[u8]]) {
+        let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            bytes.extend_from_slice(word);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        let _ = self.0.get_mut().write_all(&bytes);
+    }
+
+    /// The next reply or message.
+    pub fn read(&mut self) -> Reply {
+        self.try_read().unwrap_or_else(|error| Reply::Error(format!("no reply: {error}")))
+    }
+
+    fn try_read(&mut self) -> std::io::Result<Reply> {
+        let mut line = String::new();
+        self.0.read_line(&mut line)?;
+        let line = line.trim_end();
+        let Some((kind, rest)) = line.split_at_checked(1) else { return Ok(Reply::Error("closed".into())) };
+        let number = || rest.parse::<i64>().unwrap_or(-1);
+        Ok(match kind {
+            "+" => Reply::Simple(rest.into()),
+            "-" => Reply::Error(rest.into()),
+            ":" => Reply::Int(number()),
+            "$" if number() < 0 => Reply::Nil,
+            "$" => {
+                let mut bytes = vec![0; usize::try_from(number()).unwrap_or(0) + 2];
+                self.0.read_exact(&mut bytes)?;
+                bytes.truncate(bytes.len() - 2);
+                Reply::Bulk(bytes)
+            }
+            "*" if number() < 0 => Reply::Nil,
+            "*" => Reply::Array((0..number()).map(|_| self.try_read()).collect::<Result<_, _>>()?),
+            _ => Reply::Error(format!("not RESP2: {line}")),
+        })
+    }
+}
