@@ -384,7 +384,10 @@ impl View {
                 None => self.lose(now, &job),
             }
         }
-        for row in rows.into_values() {
+        // In the order in which they were assigned, as the frames would have come.
+        let mut new: Vec<Row> = rows.into_values().collect();
+        new.sort_unstable_by_key(|row| row.grant);
+        for row in new {
             self.take_row(now, row);
         }
 

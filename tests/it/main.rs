@@ -2,4 +2,7 @@
 
 mod support;
 
-mod basics;
+mod faults;
+mod releasing;
+mod takeover;
+mod worker;

@@ -1,11 +1,15 @@
 //! What the tests stand on.
 
+pub(crate) mod ledger;
+pub(crate) mod process;
 pub(crate) mod server;
 
 use std::time::Duration;
 
 use assemblage::{Cluster, ClusterBuilder, Event, Worker};
 use futures::StreamExt;
+pub(crate) use ledger::Ledger;
+pub(crate) use process::{Process, Report, add_jobs, monotonic_us};
 pub(crate) use server::RedisServer;
 
 /// How long anything may take before a test calls it lost. Far more than it ever takes: machines are shared.
