@@ -148,20 +148,16 @@ impl Driver {
     /// Does all that is due. Returns when to do so again at the latest; `None` when the worker is closed.
     fn step(&mut self, now: Instant) -> Option<Instant> {
         self.follow_wish(now);
-        let lease = self.desk.act(|state| {
-            state.view.handle_timeout(now);
-            state.lease.poll(now)
-        });
-        let mut wake = match lease {
-            LeaseAction::Beat => {
-                self.beat(now);
-                now + self.cluster.settings.lock_ttl / 3
-            }
-            LeaseAction::Wait(until) => until,
-            LeaseAction::Fenced => {
-                tracing::warn!("no heartbeat was answered in time: the worker gives up its jobs before its lock ends");
-                self.desk.close(CloseReason::LockExpired);
-                return None;
+        self.desk.act(|state| state.view.handle_timeout(now));
+        let mut wake = loop {
+            match self.desk.act(|state| state.lease.poll(now)) {
+                LeaseAction::Beat => self.beat(now),
+                LeaseAction::Wait(until) => break until,
+                LeaseAction::Fenced => {
+                    tracing::warn!("no heartbeat was answered in time: the worker gives up its jobs before its lock ends");
+                    self.desk.close(CloseReason::LockExpired);
+                    return None;
+                }
             }
         };
         self.carry_out_commands();
