@@ -1,0 +1,30 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt doc package
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: server ## a cluster that loses a worker and loses nothing, on a private server (30 s)
+	cargo run --release --quiet --example demo
+
+test: server ## all tests, against real servers that they start themselves
+	cargo test --all-targets
+	cargo test --doc
+
+lint: ## formatting and clippy
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --features tls-rustls-ring -- -D warnings
+
+fmt: ## format
+	cargo fmt
+
+doc: ## the documentation, in target/doc/assemblage
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+package: ## what would be published, built from the package
+	cargo package --locked
+
+.PHONY: server
+server:
+	@scripts/ensure-server
