@@ -4,6 +4,8 @@ pub(crate) mod connect;
 pub(crate) mod error;
 pub(crate) mod reply;
 pub(crate) mod script;
+#[cfg(test)]
+mod script_test;
 pub(crate) mod server;
 pub(crate) mod store;
 pub(crate) mod subscriber;

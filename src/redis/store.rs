@@ -3,6 +3,8 @@
 mod inquiry;
 mod jobs;
 mod members;
+#[cfg(test)]
+mod scripts_test;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
