@@ -52,4 +52,4 @@ local with_room = redis.call('ZCARD', K.load)
 local rank = redis.call('ZRANK', K.load, worker) or with_room
 local waiting = with_room > 0 and redis.call('ZCARD', K.pending) or 0
 local other, other_ms = earliest_but(worker)
-return { 1, tonumber(redis.call('HGET', K.inbox, worker) or '0'), tonumber(meta[2]), rank, other, other_ms, waiting }
+return { 1, tonumber(redis.call('HGET', K.inbox, worker) or '0'), tonumber(meta[2] or '0'), rank, other, other_ms, waiting }

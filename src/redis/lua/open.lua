@@ -2,6 +2,7 @@
 -- Makes the cluster where there is none. Sees by the server's run id that the server was restarted or
 -- replaced, and then lifts: the revision goes past the clock, and every older assignment counts as
 -- granted anew at that revision (epoch = max(grant, lifted)), since newer grants may have been lost.
+-- The workers' numbers jump too: one whose reservation was lost must not be given to another.
 --
 -- Idempotent by the run id: the second caller changes nothing.
 --
@@ -16,6 +17,7 @@
 
 K.meta, K.rev = KEYS[1], KEYS[2]
 local protocol, incarnation, run_id = ARGV[1], ARGV[2], ARGV[3]
+local JUMP = 1024 -- more numbers than a replica can lag behind
 
 local meta = redis.call('HMGET', K.meta, 'protocol', 'incarnation', 'run_id', 'lifted')
 
@@ -25,8 +27,9 @@ if not meta[1] then
     'lifted', 0, 'last_worker', 0)
 elseif meta[1] == protocol and meta[3] ~= run_id then
   meta[4] = int(tick())
+  redis.call('HINCRBY', K.meta, 'last_worker', JUMP)
   redis.call('HSET', K.meta, 'run_id', run_id, 'lifted', meta[4])
   redis.call('SET', K.rev, meta[4])
 end
 
-return { 1, tonumber(meta[1]), tonumber(meta[4]), now_us, meta[2] }
+return { 1, tonumber(meta[1]), tonumber(meta[4] or '0'), now_us, meta[2] }

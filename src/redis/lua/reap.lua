@@ -1,7 +1,8 @@
 -- reap: if a worker's lock has ended, moves its jobs to others, a batch at a time.
 --
--- The lock has ended when its key is gone *and* its deadline has passed: a key that was deleted or evicted early
--- does not end the lease that its worker counts on. Looking at the key also makes the server expire it now.
+-- The deadline alone says when a lock ends. A key that was deleted or evicted early does not end the lease that its
+-- worker counts on; one that was set by hand, or will never expire, does not keep a dead worker's jobs.
+-- Deleting the key also makes the server announce its end now.
 -- The first batch makes the number dead: it cannot beat, sync or join again. Its deadline stays until the last
 -- batch, so that another finishes what a dying reaper began.
 --
@@ -38,17 +39,17 @@ local other, other_ms = earliest_but(worker)
 if deadline < 0 then
   return { 0, 0, 0, other, other_ms }
 end
-local locked = redis.call('EXISTS', K.lock) == 1
-if locked or now_ms < deadline then
-  return { 2, 0, math.max(deadline - now_ms, 1), other, other_ms }
+if now_ms < deadline then
+  return { 2, 0, deadline - now_ms, other, other_ms }
 end
 
+redis.call('DEL', K.lock)
 if redis.call('HDEL', K.workers, worker) == 1 then
   redis.call('ZREM', K.load, worker)
   send(worker, tick(), { 0, 0, 0, FENCED })
   sent[worker] = nil
-  redis.call('HDEL', K.inbox, worker)
 end
+redis.call('HDEL', K.inbox, worker) -- each time: a delete between two batches has written to it
 local moved, left = evict(worker, limit)
 if left == 0 then
   redis.call('ZREM', K.deadlines, worker)

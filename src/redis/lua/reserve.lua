@@ -1,6 +1,9 @@
 -- reserve: gives out a worker's number, never twice in a cluster's life.
 -- The number is a member without jobs until `join`; one that never joins is reaped like a dead worker.
 --
+-- A number that is still somebody's is passed over: a cluster that lost its meta key counts from 1 again, and its
+-- old workers' jobs must not be taken for the new one's.
+--
 -- Run twice it wastes a number and nothing more.
 --
 -- KEYS[1] meta
@@ -20,7 +23,10 @@ if redis.call('HGET', K.meta, 'incarnation') ~= incarnation then
   return { 0 }
 end
 
-local number = redis.call('HINCRBY', K.meta, 'last_worker', 1)
+local number
+repeat
+  number = redis.call('HINCRBY', K.meta, 'last_worker', 1)
+until not redis.call('ZSCORE', K.deadlines, number)
 redis.call('HSET', K.workers, number, int(now_ms) .. ' ' .. info)
 redis.call('ZADD', K.deadlines, int(now_ms + ttl), number)
 

@@ -21,9 +21,11 @@ local scan = redis.call('HSCAN', K.workers, cursor, 'COUNT', count)
 local reply = { 0, scan[1] }
 for i = 1, #scan[2], 2 do
   local worker, since, info = scan[2][i], string.match(scan[2][i + 1], '^(%d+) (.*)$')
-  local n, deadline = #reply, tonumber(redis.call('ZSCORE', K.deadlines, worker) or '0')
-  reply[n + 1], reply[n + 2], reply[n + 3] = tonumber(worker), tonumber(since), math.max(deadline - now_ms, 0)
-  reply[n + 4] = redis.call('ZCOUNT', K.assigned, int(worker * SPAN), '(' .. int((worker + 1) * SPAN))
-  reply[n + 5], reply[n + 6] = redis.call('ZSCORE', K.load, worker) and 1 or 0, info
+  if since then -- anything else was not written by reserve
+    local n, deadline = #reply, tonumber(redis.call('ZSCORE', K.deadlines, worker) or '0')
+    reply[n + 1], reply[n + 2], reply[n + 3] = tonumber(worker), tonumber(since), math.max(deadline - now_ms, 0)
+    reply[n + 4] = redis.call('ZCOUNT', K.assigned, int(worker * SPAN), '(' .. int((worker + 1) * SPAN))
+    reply[n + 5], reply[n + 6] = redis.call('ZSCORE', K.load, worker) and 1 or 0, info
+  end
 end
 return reply

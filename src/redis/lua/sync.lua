@@ -48,11 +48,11 @@ elseif full then
 end
 
 local reply = { 1, tonumber(redis.call('GET', K.rev) or '0'),
-  tonumber(redis.call('HGET', K.inbox, worker) or '0'), tonumber(meta[2]), -1 }
+  tonumber(redis.call('HGET', K.inbox, worker) or '0'), tonumber(meta[2] or '0'), -1 }
 local bytes, last = 0, nil
 for i = 1, #rows, 2 do
   local job, score = rows[i], rows[i + 1]
-  if score == cut or (bytes >= max_bytes and score ~= last) then
+  if score == cut or (last and bytes >= max_bytes and score ~= last) then
     full = true
     break
   end

@@ -47,6 +47,9 @@ impl Record {
         let state = fields.next()?;
         let mut number = || fields.next()?.parse::<u64>().ok();
         let (worker, grant, born) = (WorkerId(number()?), Revision(number()?), Revision(number()?));
+        if fields.next().is_some() {
+            return None; // the scripts do not take it for a record either
+        }
         let epoch = Epoch(grant.max(lifted).get());
         let state = match state {
             "p" => JobState::Pending,

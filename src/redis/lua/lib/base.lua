@@ -43,8 +43,9 @@ end
 local function earliest_but(me)
   local row = redis.call('ZRANGE', K.deadlines, 0, 1, 'WITHSCORES')
   for i = 1, #row, 2 do
-    if row[i] ~= me then
-      return tonumber(row[i]), math.max(tonumber(row[i + 1]) - now_ms, 0)
+    local other = tonumber(row[i])
+    if other and row[i] ~= me then
+      return other, math.max(tonumber(row[i + 1]) - now_ms, 0)
     end
   end
   return 0, 0

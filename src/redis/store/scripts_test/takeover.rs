@@ -73,7 +73,7 @@ async fn the_jobs_of_the_last_worker_wait_in_the_order_in_which_they_were_added(
     }
     bench.end_lock(&members[0]);
     bench.store.reap(members[0].worker).await.unwrap();
-    assert_eq!(bench.news().len(), 11);
+    assert_eq!(bench.news().len(), 10);
     let scores = bench.command(&["ZRANGE", &bench.key("pending"), "0", "-1", "WITHSCORES"]);
     let order: Vec<String> = scores.list().iter().map(Reply::text).collect();
     let texts: Vec<String> = born.iter().map(Revision::to_string).collect();
