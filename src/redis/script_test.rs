@@ -9,9 +9,8 @@ use crate::wire::keys::Keys;
 const PROTOCOL: &str = include_str!("../../PROTOCOL.md");
 
 /// The commands that write. A script that says "no-writes" has none of them.
-const WRITES: &[&str] = &[
-    "SET", "DEL", "PEXPIRE", "HSET", "HDEL", "HINCRBY", "ZADD", "ZREM", "ZINCRBY", "SPUBLISH",
-];
+const WRITES: &[&str] =
+    &["SET", "DEL", "PEXPIRE", "HSET", "HDEL", "HINCRBY", "ZADD", "ZREM", "ZINCRBY", "SPUBLISH"];
 
 /// A script's header, read.
 #[derive(Debug, Default)]
@@ -111,7 +110,8 @@ fn reached(lib: &str, body: &str) -> String {
     }
     let mut code = top + body;
     loop {
-        let called = words(&code).iter().find_map(|word| functions.get_key_value(word).map(|(name, _)| *name));
+        let called =
+            words(&code).iter().find_map(|word| functions.get_key_value(word).map(|(name, _)| *name));
         let Some(name) = called else { return code };
         code.push_str(&functions.remove(name).unwrap_or_default().replacen("local function", "", 1));
     }
@@ -147,7 +147,9 @@ fn faults(name: &str, keys: usize, text: &str, file: &str) -> Vec<String> {
     let mut named = BTreeMap::new();
     for (left, right) in inputs(&body) {
         for (left, right) in left.split(',').zip(right.split(',')) {
-            if let (Some(key), Some(index)) = (left.trim().strip_prefix("K."), right.trim().strip_prefix("KEYS[")) {
+            if let (Some(key), Some(index)) =
+                (left.trim().strip_prefix("K."), right.trim().strip_prefix("KEYS["))
+            {
                 named.insert(index.trim_end_matches(']').to_owned(), key.to_owned());
             }
         }
@@ -157,7 +159,9 @@ fn faults(name: &str, keys: usize, text: &str, file: &str) -> Vec<String> {
             fault(format!("KEYS[{}] is not taken as K.{key}", at + 1));
         }
     }
-    for index in named.keys().filter(|index| index.parse().is_ok_and(|index: usize| index > header.keys.len())) {
+    for index in
+        named.keys().filter(|index| index.parse().is_ok_and(|index: usize| index > header.keys.len()))
+    {
         fault(format!("KEYS[{index}] is not in the header"));
     }
     // K.x is used if it is there more often than where it is named.
@@ -186,12 +190,15 @@ fn faults(name: &str, keys: usize, text: &str, file: &str) -> Vec<String> {
             fault(format!("ARGV[{at}] {arg} is in the header and not used"));
         }
         for name in arg.split(", ") {
-            if !words(&body).contains(&&*name.replace(' ', "_")) && !body.contains(&format!("K.{}", name.replace(' ', "_"))) {
+            if !words(&body).contains(&&*name.replace(' ', "_"))
+                && !body.contains(&format!("K.{}", name.replace(' ', "_")))
+            {
                 fault(format!("ARGV[{at}] is called {name} in the header only"));
             }
         }
     }
-    for index in body.split("ARGV[").skip(1).filter_map(|rest| rest.split(']').next()?.parse::<usize>().ok()) {
+    for index in body.split("ARGV[").skip(1).filter_map(|rest| rest.split(']').next()?.parse::<usize>().ok())
+    {
         if index > header.args.len() || header.repeats == Some(index) {
             fault(format!("ARGV[{index}] is not in the header"));
         }
@@ -222,14 +229,17 @@ fn commands(code: &str) -> BTreeSet<String> {
 fn file_of(script: &Script) -> &'static str {
     // Nothing marks where the libraries end, but a script begins with its name.
     let start = format!("-- {}: ", script.name);
-    let at = script.text.rfind(&start).unwrap_or_else(|| panic!("{} does not begin with its name", script.name));
+    let at =
+        script.text.rfind(&start).unwrap_or_else(|| panic!("{} does not begin with its name", script.name));
     &script.text[at..]
 }
 
 #[test]
 fn every_script_keeps_the_contract_of_its_header() {
-    let faults: Vec<_> =
-        ALL.iter().flat_map(|script| faults(script.name, script.keys, script.text, file_of(script))).collect();
+    let faults: Vec<_> = ALL
+        .iter()
+        .flat_map(|script| faults(script.name, script.keys, script.text, file_of(script)))
+        .collect();
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
@@ -249,7 +259,11 @@ fn a_broken_contract_is_seen() {
         ("add", "-- ARGV[2] not_after", "-- ARGV[3] not_after"),
         ("add", "-- ARGV[3...] job, payload", "-- ARGV[3] job, payload"),
         ("add", "-- Errors LATE", "-- LATE"),
-        ("add", "-- Errors LATE <now_us>: the server's clock is past not_after; nothing was done", "-- Errors none"),
+        (
+            "add",
+            "-- Errors LATE <now_us>: the server's clock is past not_after; nothing was done",
+            "-- Errors none",
+        ),
         ("add", "if now_us > not_after then", "if false then"),
         ("add", "K.inbox_channel = ARGV[1]", ""),
         ("beat", "tonumber(ARGV[3])", "1000"),
@@ -273,7 +287,11 @@ fn no_script_prints_a_number_in_a_way_that_loses_digits() {
         let code = without_comments(script.text);
         assert!(!code.contains("tostring("), "{}", script.name);
         assert!(!code.contains("cjson"), "{}", script.name);
-        assert!(!words(&code).contains(&"unpack"), "{}: a list that is too long for it may come", script.name);
+        assert!(
+            !words(&code).contains(&"unpack"),
+            "{}: a list that is too long for it may come",
+            script.name
+        );
     }
 }
 
@@ -284,7 +302,8 @@ fn protocol_md_tells_of_every_script_key_and_command() {
         assert!(PROTOCOL.contains(&format!("\n### {}\n", script.name)), "no section on {}", script.name);
         let header = Header::parse(file_of(script)).expect("a header");
         let section = PROTOCOL.split(&format!("\n### {}\n", script.name)).nth(1).unwrap_or_default();
-        let section = section.split("\n### ").next().unwrap_or_default().split("\n## ").next().unwrap_or_default();
+        let section =
+            section.split("\n### ").next().unwrap_or_default().split("\n## ").next().unwrap_or_default();
         for (kind, names) in [("KEYS", &header.keys), ("ARGV", &header.args)] {
             let line = names.join(", ");
             assert!(section.contains(&line), "{}: no {kind} line `{line}`", script.name);
@@ -296,12 +315,17 @@ fn protocol_md_tells_of_every_script_key_and_command() {
     for name in names {
         assert!(PROTOCOL.contains(&format!("{{p}}:{name}")), "nothing on the key or channel {name}");
     }
-    let acl = PROTOCOL.split("ACL SETUSER").nth(1).and_then(|rest| rest.split("```").next()).unwrap_or_default();
+    let acl =
+        PROTOCOL.split("ACL SETUSER").nth(1).and_then(|rest| rest.split("```").next()).unwrap_or_default();
     let granted: BTreeSet<_> = acl.split_whitespace().filter_map(|word| word.strip_prefix('+')).collect();
     for script in ALL {
         let code = without_comments(script.text);
         for command in commands(&code) {
-            assert!(granted.contains(&*command.to_lowercase()), "{command} of {} is not in the ACL", script.name);
+            assert!(
+                granted.contains(&*command.to_lowercase()),
+                "{command} of {} is not in the ACL",
+                script.name
+            );
         }
     }
 }
@@ -325,7 +349,10 @@ fn the_examples_of_protocol_md_decode_as_it_says() {
             _ => panic!("{title}"),
         };
         for line in rest.lines().filter_map(|line| line.split_once("  ")).map(|(_, says)| says.trim()) {
-            let number = line.rsplit(' ').next().filter(|word| word.len() > 9 && word.bytes().all(|b| b.is_ascii_digit()));
+            let number = line
+                .rsplit(' ')
+                .next()
+                .filter(|word| word.len() > 9 && word.bytes().all(|b| b.is_ascii_digit()));
             assert!(number.is_none_or(|number| read.contains(number)), "{title}: {line} is not in {read}");
         }
         seen.insert(title.to_owned());

@@ -203,7 +203,7 @@ pub enum Reply {
     Int(i64),
     Bulk(Vec<u8>),
     Nil,
-    Array(Vec<Reply>),
+    Array(Vec<Self>),
 }
 
 impl Reply {
@@ -224,7 +224,7 @@ impl Reply {
         }
     }
 
-    pub fn list(&self) -> &[Reply] {
+    pub fn list(&self) -> &[Self] {
         match self {
             Self::Array(items) => items,
             other => panic!("no list: {other:?}"),

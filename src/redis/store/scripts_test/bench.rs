@@ -62,7 +62,8 @@ impl Bench {
             ear.command(&["SSUBSCRIBE", &channel]);
         }
         let (before, names, last) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut bench = Self { server, store, incarnation, keys, _connection: connection, ear, before, names, last };
+        let mut bench =
+            Self { server, store, incarnation, keys, _connection: connection, ear, before, names, last };
         bench.forget();
         bench
     }
@@ -201,7 +202,8 @@ impl Bench {
                 return heard;
             };
             assert_eq!(kind.text(), "smessage");
-            let channel = channel.text().strip_prefix(&self.key("")).expect("a channel of the cluster").to_owned();
+            let channel =
+                channel.text().strip_prefix(&self.key("")).expect("a channel of the cluster").to_owned();
             let said = match channel.split(':').next() {
                 Some("inbox") => {
                     let frame = frame::frame(bytes).expect("a frame");
@@ -230,7 +232,8 @@ impl Bench {
 
     /// Names the revisions that are new, in their order.
     fn learn<'a>(&mut self, texts: impl Iterator<Item = &'a String>) {
-        let found: BTreeSet<u64> = texts.flat_map(|text| numbers(text)).filter_map(|(_, n)| revision(n)).collect();
+        let found: BTreeSet<u64> =
+            texts.flat_map(|text| numbers(text)).filter_map(|(_, n)| revision(n)).collect();
         for revision in found {
             let name = format!("r{}", self.names.len() + 1);
             self.names.entry(revision).or_insert(name);
@@ -282,7 +285,9 @@ fn text(reply: &Reply) -> String {
 fn say(frame: &Frame) -> String {
     let Frame { revision, previous, body } = frame;
     let body = match body {
-        Body::Add { job, born, payload } => format!("add {job} born {born} {:?}", payload.escape_ascii().to_string()),
+        Body::Add { job, born, payload } => {
+            format!("add {job} born {born} {:?}", payload.escape_ascii().to_string())
+        }
         Body::Delete { job, grant, reason } => format!("delete {job} {grant} {reason:?}"),
         Body::Fenced => "fenced".into(),
     };

@@ -14,15 +14,21 @@ use crate::redis::store::{AddCode, DeleteCode};
 async fn an_added_job_is_pushed_once_and_adding_it_again_changes_nothing() {
     let (mut bench, _) = Bench::with_workers(1).await;
     let (code, born) = bench.add("a", "one").await;
-    assert_eq!((code, bench.news()), (AddCode::Assigned, vec![
-        "assigned: a=1/r2".into(),
-        "inbox: 1=r2".into(),
-        "jobs: a=one".into(),
-        "load: 1=1".into(),
-        "owner: a=a 1 r2 r2".into(),
-        "rev: r2".into(),
-        "> inbox:1 r2 after r1: add a born r2 \"one\"".into(),
-    ]));
+    assert_eq!(
+        (code, bench.news()),
+        (
+            AddCode::Assigned,
+            vec![
+                "assigned: a=1/r2".into(),
+                "inbox: 1=r2".into(),
+                "jobs: a=one".into(),
+                "load: 1=1".into(),
+                "owner: a=a 1 r2 r2".into(),
+                "rev: r2".into(),
+                "> inbox:1 r2 after r1: add a born r2 \"one\"".into(),
+            ]
+        )
+    );
     assert_eq!(bench.name(born), "r2");
     assert_eq!(bench.add("a", "two").await, (AddCode::Existing, born));
     assert_eq!(bench.news(), [""; 0]);
@@ -33,12 +39,15 @@ async fn without_a_worker_a_job_waits_and_place_gives_it_out_by_age() {
     let mut bench = Bench::new().await;
     assert_eq!(bench.add("z", "old").await.0, AddCode::Pending);
     assert_eq!(bench.add("a", "new").await.0, AddCode::Pending);
-    assert_eq!(bench.news(), [
-        "jobs: a=new z=old",
-        "owner: a=p 0 0 r2 z=p 0 0 r1",
-        &format!("pending: {}", pending(&bench, &["a", "z"])),
-        "rev: r2",
-    ]);
+    assert_eq!(
+        bench.news(),
+        [
+            "jobs: a=new z=old",
+            "owner: a=p 0 0 r2 z=p 0 0 r1",
+            &format!("pending: {}", pending(&bench, &["a", "z"])),
+            "rev: r2",
+        ]
+    );
     // Nobody has room: nothing to do.
     let placed = bench.store.place().await.unwrap();
     assert_eq!((placed.placed, placed.waiting, bench.news().len()), (0, 0, 0));
@@ -53,15 +62,18 @@ async fn without_a_worker_a_job_waits_and_place_gives_it_out_by_age() {
     assert_eq!(bench.news().last().unwrap(), "> inbox:1 r4 after r3: add z born r1 \"old\"");
     let placed = bench.store.place().await.unwrap();
     assert_eq!((placed.placed, placed.waiting), (1, 0));
-    assert_eq!(bench.news(), [
-        "assigned: a=1/r5 z=1/r4",
-        "inbox: 1=r5",
-        "load: 1=2",
-        "owner: a=a 1 r5 r2 z=a 1 r4 r1",
-        "pending: gone",
-        "rev: r5",
-        "> inbox:1 r5 after r4: add a born r2 \"new\"",
-    ]);
+    assert_eq!(
+        bench.news(),
+        [
+            "assigned: a=1/r5 z=1/r4",
+            "inbox: 1=r5",
+            "load: 1=2",
+            "owner: a=a 1 r5 r2 z=a 1 r4 r1",
+            "pending: gone",
+            "rev: r5",
+            "> inbox:1 r5 after r4: add a born r2 \"new\"",
+        ]
+    );
     bench.store.place().await.unwrap();
     assert_eq!(bench.news(), [""; 0]);
 }
@@ -108,17 +120,20 @@ async fn a_batch_goes_to_the_least_loaded_and_a_job_twice_in_it_is_one_job() {
     let [first, _, _, again] = codes[..] else { panic!("{codes:?}") };
     assert_eq!((first.0, again), (AddCode::Assigned, (AddCode::Existing, first.1)));
     // r1 and r2 are the starts of the two chains.
-    assert_eq!(bench.news(), [
-        "assigned: a=1/r3 b=2/r4 c=1/r5",
-        "inbox: 1=r5 2=r4",
-        "jobs: a=a b=b c=c",
-        "load: 1=2 2=1",
-        "owner: a=a 1 r3 r3 b=a 2 r4 r4 c=a 1 r5 r5",
-        "rev: r5",
-        "> inbox:1 r3 after r1: add a born r3 \"a\"",
-        "> inbox:2 r4 after r2: add b born r4 \"b\"",
-        "> inbox:1 r5 after r3: add c born r5 \"c\"",
-    ]);
+    assert_eq!(
+        bench.news(),
+        [
+            "assigned: a=1/r3 b=2/r4 c=1/r5",
+            "inbox: 1=r5 2=r4",
+            "jobs: a=a b=b c=c",
+            "load: 1=2 2=1",
+            "owner: a=a 1 r3 r3 b=a 2 r4 r4 c=a 1 r5 r5",
+            "rev: r5",
+            "> inbox:1 r3 after r1: add a born r3 \"a\"",
+            "> inbox:2 r4 after r2: add b born r4 \"b\"",
+            "> inbox:1 r5 after r3: add c born r5 \"c\"",
+        ]
+    );
 }
 
 // Promise: what a caller gave up on is never carried out later (rule 8).
@@ -162,13 +177,16 @@ async fn a_held_job_is_marked_then_released_and_each_step_twice_is_the_same_as_o
     bench.forget();
     let releasing = DeleteCode::Releasing { worker: members[0].worker, grant: born };
     assert_eq!(bench.delete("a", Some(born)).await, releasing);
-    assert_eq!(bench.news(), [
-        "inbox: 1=r3",
-        "jobs: gone",
-        "owner: a=r 1 r2 0",
-        "rev: r3",
-        "> inbox:1 r3 after r2: delete a r2 Removed",
-    ]);
+    assert_eq!(
+        bench.news(),
+        [
+            "inbox: 1=r3",
+            "jobs: gone",
+            "owner: a=r 1 r2 0",
+            "rev: r3",
+            "> inbox:1 r3 after r2: delete a r2 Removed",
+        ]
+    );
     assert_eq!(bench.delete("a", Some(born)).await, releasing);
     assert_eq!(bench.news(), [""; 0]);
 
@@ -208,14 +226,17 @@ async fn a_job_added_again_while_it_is_let_go_of_waits_for_its_old_owner() {
     assert_eq!(bench.news(), [""; 0]);
 
     assert!(bench.release(&members[0], "a", first).await);
-    assert_eq!(bench.news(), [
-        "assigned: a=1/r6",
-        "inbox: 1=r6 2=r2",
-        "owner: a=a 1 r6 r5",
-        "rev: r6",
-        "> released a r3",
-        "> inbox:1 r6 after r4: add a born r5 \"two\"",
-    ]);
+    assert_eq!(
+        bench.news(),
+        [
+            "assigned: a=1/r6",
+            "inbox: 1=r6 2=r2",
+            "owner: a=a 1 r6 r5",
+            "rev: r6",
+            "> released a r3",
+            "> inbox:1 r6 after r4: add a born r5 \"two\"",
+        ]
+    );
     assert!(!bench.release(&members[0], "a", first).await);
     assert_eq!(bench.news(), [""; 0]);
 }
@@ -245,13 +266,16 @@ async fn a_release_by_another_worker_or_another_grant_is_refused() {
     assert_eq!(bench.news(), [""; 0]);
     // Handed back although nobody deleted it: it goes on, here to the same worker, by a new grant.
     assert!(bench.release(&members[0], "a", grant).await);
-    assert_eq!(bench.news(), [
-        "assigned: a=1/r4",
-        "inbox: 1=r4 2=r2",
-        "owner: a=a 1 r4 r3",
-        "rev: r4",
-        "> inbox:1 r4 after r3: add a born r3 \"one\"",
-    ]);
+    assert_eq!(
+        bench.news(),
+        [
+            "assigned: a=1/r4",
+            "inbox: 1=r4 2=r2",
+            "owner: a=a 1 r4 r3",
+            "rev: r4",
+            "> inbox:1 r4 after r3: add a born r3 \"one\"",
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,10 +16,10 @@ async fn open_lifts_on_another_run_of_the_server_and_only_the_first_time() {
     assert_eq!((again.incarnation, bench.news()), (bench.incarnation.clone(), vec![]));
 
     assert_eq!(bench.store.open("RUN2").await.unwrap().incarnation, bench.incarnation);
-    assert_eq!(bench.news(), [
-        "meta: incarnation=I last_worker=1025 lifted=r3 partitions=1 protocol=1 run_id=RUN2",
-        "rev: r3",
-    ]);
+    assert_eq!(
+        bench.news(),
+        ["meta: incarnation=I last_worker=1025 lifted=r3 partitions=1 protocol=1 run_id=RUN2", "rev: r3",]
+    );
     bench.store.open("RUN2").await.unwrap();
     assert_eq!(bench.news(), [""; 0]);
 
@@ -58,11 +58,14 @@ async fn a_cluster_of_another_protocol_is_refused_and_left_alone() {
 async fn reserve_gives_a_number_that_holds_nothing_and_never_the_same_twice() {
     let mut bench = Bench::new().await;
     assert_eq!(bench.reserve().await.worker, WorkerId(1));
-    assert_eq!(bench.news(), [
-        "deadlines: 1=60s",
-        "meta: incarnation=I last_worker=1 lifted=0 partitions=1 protocol=1 run_id=RUN",
-        "workers: 1=info",
-    ]);
+    assert_eq!(
+        bench.news(),
+        [
+            "deadlines: 1=60s",
+            "meta: incarnation=I last_worker=1 lifted=0 partitions=1 protocol=1 run_id=RUN",
+            "workers: 1=info",
+        ]
+    );
     assert_eq!(bench.reserve().await.worker, WorkerId(2), "run twice it wastes a number");
     // It waits for no job and gets none.
     assert_eq!(bench.add("a", "one").await.0, crate::redis::store::AddCode::Pending);
@@ -134,7 +137,11 @@ async fn join_tells_whose_lock_has_ended() {
         let member = bench.reserve().await;
         bench.end_lock(&member);
     }
-    assert_eq!(bench.store.join(&members[1], JOINED).await.unwrap().unwrap().due.len(), 16, "so many at a time");
+    assert_eq!(
+        bench.store.join(&members[1], JOINED).await.unwrap().unwrap().due.len(),
+        16,
+        "so many at a time"
+    );
 }
 
 // Promise: notifications are hints. A beat tells what was missed.
@@ -178,19 +185,22 @@ async fn leave_moves_on_what_is_left_and_twice_is_the_same_as_once() {
     assert_eq!(bench.store.leave(&members[0]).await.unwrap(), Some((2, 0)));
     let mut news = bench.news();
     news.sort();
-    assert_eq!(news, [
-        "> control Left(WorkerId(1))",
-        "> inbox:2 r7 after r4: add c born r5 \"three\"",
-        "> released a r3",
-        "assigned: b=2/r4 c=2/r7",
-        "deadlines: 2=40s",
-        "inbox: 2=r7",
-        "load: 2=2",
-        "lock:1: gone",
-        "owner: b=a 2 r4 r4 c=a 2 r7 r5",
-        "rev: r7",
-        "workers: 2=info",
-    ]);
+    assert_eq!(
+        news,
+        [
+            "> control Left(WorkerId(1))",
+            "> inbox:2 r7 after r4: add c born r5 \"three\"",
+            "> released a r3",
+            "assigned: b=2/r4 c=2/r7",
+            "deadlines: 2=40s",
+            "inbox: 2=r7",
+            "load: 2=2",
+            "lock:1: gone",
+            "owner: b=a 2 r4 r4 c=a 2 r7 r5",
+            "rev: r7",
+            "workers: 2=info",
+        ]
+    );
     assert_eq!(bench.store.leave(&members[0]).await.unwrap(), None);
     assert_eq!(bench.news(), [""; 0]);
 }
@@ -204,7 +214,8 @@ async fn a_leave_that_was_cut_short_is_finished_by_a_reap() {
     }
     let names = ["inbox:", "released", "control"].map(|name| bench.key(name));
     let incarnation = bench.incarnation.clone();
-    let args = [names[0].as_bytes(), names[1].as_bytes(), names[2].as_bytes(), b"1", b"2", incarnation.as_bytes()];
+    let args =
+        [names[0].as_bytes(), names[1].as_bytes(), names[2].as_bytes(), b"1", b"2", incarnation.as_bytes()];
     assert_eq!(format!("{:?}", bench.run(&script::LEAVE, 1, &args)), "[1, 2, 1]");
     bench.forget();
     assert_eq!(bench.store.beat(&members[0], BEATEN, false).await.unwrap().unwrap_err(), Ended::Dead);
@@ -249,7 +260,10 @@ async fn survey_and_roster_show_the_members() {
     let (_, born) = bench.add("a", "one").await;
     bench.store.beat(&members[1], BEATEN, true).await.unwrap().unwrap();
     let survey = bench.store.survey().await.unwrap();
-    assert_eq!((survey.revision, survey.jobs, survey.pending, survey.workers, survey.waiting), (born, 1, 0, 2, 0));
+    assert_eq!(
+        (survey.revision, survey.jobs, survey.pending, survey.workers, survey.waiting),
+        (born, 1, 0, 2, 0)
+    );
     assert_eq!(survey.due.unwrap().worker, members[1].worker);
     let (mut rows, next) = bench.store.roster("0").await.unwrap();
     rows.sort_by_key(|row| row.worker);

@@ -12,7 +12,8 @@ fn page(bench: &Bench, cursor: i64, limit: usize, max_bytes: usize) -> (i64, Vec
     let incarnation = bench.incarnation.clone();
     let numbers = [cursor.to_string(), limit.to_string(), max_bytes.to_string()];
     let [cursor, limit, max_bytes] = &numbers;
-    let args = [incarnation.as_bytes(), b"1", b"0", cursor.as_bytes(), limit.as_bytes(), max_bytes.as_bytes()];
+    let args =
+        [incarnation.as_bytes(), b"1", b"0", cursor.as_bytes(), limit.as_bytes(), max_bytes.as_bytes()];
     let reply = bench.run(&script::SYNC, 1, &args);
     let items = reply.list();
     assert_eq!(items[0].int(), 1);
@@ -88,13 +89,17 @@ async fn a_payload_comes_only_for_what_is_granted_after_since() {
     bench.delete("c", Some(c)).await;
     bench.forget(); // r5 is the delete
     let page = bench.store.sync(&members[0], a, None).await.unwrap().unwrap();
-    let mut rows: Vec<_> = page.rows.into_iter().map(|row| (row.job.to_string(), row.born, row.state)).collect();
+    let mut rows: Vec<_> =
+        page.rows.into_iter().map(|row| (row.job.to_string(), row.born, row.state)).collect();
     rows.sort_by_key(|row| row.0.clone());
-    assert_eq!(rows, [
-        ("a".into(), a, RowState::Active(None)),
-        ("b".into(), b, RowState::Active(Some("two".into()))),
-        ("c".into(), Revision(0), RowState::Releasing), // rule 3
-    ]);
+    assert_eq!(
+        rows,
+        [
+            ("a".into(), a, RowState::Active(None)),
+            ("b".into(), b, RowState::Active(Some("two".into()))),
+            ("c".into(), Revision(0), RowState::Releasing), // rule 3
+        ]
+    );
     assert_eq!((bench.name(page.revision), page.inbox, page.next), ("r5", page.revision, None));
     assert_eq!(bench.news(), [""; 0], "it reads only");
 }
@@ -104,7 +109,8 @@ async fn a_payload_comes_only_for_what_is_granted_after_since() {
 async fn the_stores_pages_are_bounded_and_lose_nothing() {
     let (bench, members) = Bench::with_workers(1).await;
     let big: bytes::Bytes = vec![7; BATCH_BYTES / 3].into();
-    let mut jobs: Vec<_> = (0..BATCH_JOBS + 20).map(|at| (id(&format!("j{at}")), bytes::Bytes::new())).collect();
+    let mut jobs: Vec<_> =
+        (0..BATCH_JOBS + 20).map(|at| (id(&format!("j{at}")), bytes::Bytes::new())).collect();
     jobs.extend((0..7).map(|at| (id(&format!("big{at}")), big.clone())));
     for batch in jobs.chunks(BATCH_JOBS) {
         bench.store.add(batch).await.unwrap();
@@ -113,7 +119,8 @@ async fn the_stores_pages_are_bounded_and_lose_nothing() {
     loop {
         let page = bench.store.sync(&members[0], Revision(0), cursor).await.unwrap().unwrap();
         assert!(page.rows.len() <= BATCH_JOBS);
-        most = most.max(page.rows.iter().filter(|row| row.state == RowState::Active(Some(big.clone()))).count());
+        most =
+            most.max(page.rows.iter().filter(|row| row.state == RowState::Active(Some(big.clone()))).count());
         for row in page.rows {
             assert!(seen.insert(row.job), "listed twice");
         }

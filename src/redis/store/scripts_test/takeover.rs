@@ -10,7 +10,8 @@ use crate::test_server::Reply;
 fn reap(bench: &Bench, member: &Member, limit: &str) -> Vec<i64> {
     let names = ["inbox:", "released", "control"].map(|name| bench.key(name));
     let worker = member.worker.to_string();
-    let args = [names[0].as_bytes(), names[1].as_bytes(), names[2].as_bytes(), worker.as_bytes(), limit.as_bytes()];
+    let args =
+        [names[0].as_bytes(), names[1].as_bytes(), names[2].as_bytes(), worker.as_bytes(), limit.as_bytes()];
     bench.run(&script::REAP, member.worker.get(), &args).list()[..3].iter().map(Reply::int).collect()
 }
 
@@ -43,19 +44,22 @@ async fn a_worker_whose_lock_has_ended_is_fenced_and_its_jobs_go_on() {
     assert_eq!((reaped, due.unwrap().worker), (Reap::Reaped { moved: 2, left: 0 }, members[1].worker));
     let mut news = bench.news();
     news.sort();
-    assert_eq!(news, [
-        "> control Reaped(WorkerId(1))",
-        "> inbox:1 r7 after r6: fenced",
-        "> inbox:2 r8 after r4: add c born r5 \"three\"",
-        "> released a r3",
-        "assigned: b=2/r4 c=2/r8",
-        "deadlines: 2=40s",
-        "inbox: 2=r8",
-        "load: 2=2",
-        "owner: b=a 2 r4 r4 c=a 2 r8 r5",
-        "rev: r8",
-        "workers: 2=info",
-    ]);
+    assert_eq!(
+        news,
+        [
+            "> control Reaped(WorkerId(1))",
+            "> inbox:1 r7 after r6: fenced",
+            "> inbox:2 r8 after r4: add c born r5 \"three\"",
+            "> released a r3",
+            "assigned: b=2/r4 c=2/r8",
+            "deadlines: 2=40s",
+            "inbox: 2=r8",
+            "load: 2=2",
+            "owner: b=a 2 r4 r4 c=a 2 r8 r5",
+            "rev: r8",
+            "workers: 2=info",
+        ]
+    );
     assert_eq!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Nothing);
     assert_eq!(bench.news(), [""; 0]);
     // What it says afterwards changes nothing.
@@ -142,13 +146,16 @@ async fn a_number_that_was_reserved_and_never_joined_is_reaped() {
     assert!(matches!(bench.store.reap(member.worker).await.unwrap().0, Reap::Alive { .. }));
     bench.end_lock(&member);
     assert_eq!(bench.store.reap(member.worker).await.unwrap(), (Reap::Reaped { moved: 0, left: 0 }, None));
-    assert_eq!(bench.news(), [
-        "deadlines: gone",
-        "rev: r1",
-        "workers: gone",
-        "> inbox:1 r1 after 0: fenced",
-        "> control Reaped(WorkerId(1))",
-    ]);
+    assert_eq!(
+        bench.news(),
+        [
+            "deadlines: gone",
+            "rev: r1",
+            "workers: gone",
+            "> inbox:1 r1 after 0: fenced",
+            "> control Reaped(WorkerId(1))",
+        ]
+    );
     assert_eq!(bench.store.reap(WorkerId(99)).await.unwrap(), (Reap::Nothing, None));
     assert_eq!(bench.news(), [""; 0]);
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+
 use super::bench::{BEATEN, Bench, JOINED, RESERVED, id};
 use crate::error::{ErrorKind, Result};
 use crate::id::Revision;
@@ -98,7 +100,8 @@ async fn a_key_of_the_wrong_type_is_an_error_and_never_a_panic() {
             }
             let key = bench.key(name);
             bench.command(&["DEL", &key]);
-            let words: Vec<&str> = kind.iter().map(|word| if *word == "KEY" { &*key } else { word }).collect();
+            let words: Vec<&str> =
+                kind.iter().map(|word| if *word == "KEY" { &*key } else { word }).collect();
             bench.command(&words);
             for (script, result) in run_all(&bench.store, &members[0]).await {
                 if let Err(error) = result {
@@ -118,7 +121,9 @@ async fn a_key_of_the_wrong_type_is_an_error_and_never_a_panic() {
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_in_a_record_is_an_error_for_who_asks_and_hurts_no_other_job() {
     let bench = Bench::new().await;
-    for garbage in ["", "nonsense", "a", "a 1 2", "x 1 2 3", "a -1 2 3", "a 1 2 3 4", "a 99999999999999999999 1 1", "\0"] {
+    for garbage in
+        ["", "nonsense", "a", "a 1 2", "x 1 2 3", "a -1 2 3", "a 1 2 3 4", "a 99999999999999999999 1 1", "\0"]
+    {
         let member = bench.reserve().await;
         bench.store.join(&member, JOINED).await.unwrap().unwrap();
         bench.delete("good", None).await;
@@ -170,7 +175,8 @@ async fn numbers_that_are_none_are_errors() {
     for (words, script) in hostile {
         let (bench, members) = Bench::with_workers(1).await;
         let key = bench.key(words[1]);
-        let words: Vec<&str> = words.iter().enumerate().map(|(at, word)| if at == 1 { &*key } else { word }).collect();
+        let words: Vec<&str> =
+            words.iter().enumerate().map(|(at, word)| if at == 1 { &*key } else { word }).collect();
         bench.command(&words);
         let results = run_all(&bench.store, &members[0]).await;
         let (_, result) = results.into_iter().find(|(name, _)| *name == script).expect("a script");
@@ -184,9 +190,11 @@ async fn numbers_that_are_none_are_errors() {
 async fn the_acl_of_protocol_md_is_enough_for_every_script_and_not_for_more() {
     let bench = Bench::new().await;
     let protocol = include_str!("../../../../PROTOCOL.md");
-    let line = protocol.split("ACL SETUSER").nth(1).and_then(|rest| rest.split("```").next()).expect("an ACL");
+    let line =
+        protocol.split("ACL SETUSER").nth(1).and_then(|rest| rest.split("```").next()).expect("an ACL");
     let line = line.replace("{p}", "{assemblage:other}").replace("PASSWORD", "secret");
-    let words: Vec<&str> = ["ACL", "SETUSER"].into_iter().chain(line.split_whitespace().filter(|w| *w != "\\")).collect();
+    let words: Vec<&str> =
+        ["ACL", "SETUSER"].into_iter().chain(line.split_whitespace().filter(|w| *w != "\\")).collect();
     let answer = bench.command(&words);
     assert_eq!(format!("{answer:?}"), "+OK", "{words:?}");
 
@@ -194,19 +202,33 @@ async fn the_acl_of_protocol_md_is_enough_for_every_script_and_not_for_more() {
     let timeout = Duration::from_secs(10);
     let connection = Connection::connect_url(&url, None, timeout).await.expect("connects");
     let keys = Arc::new(Keys::new("assemblage", "other"));
-    let store = Store::new(connection.commands.clone(), keys.clone(), timeout);
+    let store = Store::new(connection.commands.clone(), keys, timeout);
     let incarnation = store.open("RUN").await.unwrap().incarnation;
     let worker = store.reserve(&incarnation, RESERVED, Vec::new()).await.unwrap().unwrap();
     let member = Member { worker, incarnation };
     for (script, result) in run_all(&store, &member).await {
         result.unwrap_or_else(|error| panic!("{script}: {error:?}"));
     }
-    let channels = crate::redis::subscriber::Channels { inbox: Some(worker), released: true };
-    let subscriber = crate::redis::subscriber::Subscriber::start(&connection, keys, channels, timeout).await.unwrap();
-    subscriber.attach().await.unwrap();
-    subscriber.ping().await.unwrap();
-    subscriber.close().await;
 
-    let strangers = Store::new(connection.commands.clone(), Arc::new(Keys::new("assemblage", "bench")), timeout);
+    // And for a whole life through the public interface, subscriptions and the preflight with it.
+    let cluster = crate::Cluster::builder("other").connect_url(url).await.unwrap();
+    let (master, mut worker) = (cluster.master().await.unwrap(), cluster.worker().await.unwrap());
+    master.add(&"payload").await.unwrap();
+    let Some(crate::Event::Add(job)) = worker.next().await else { panic!("its job") };
+    drop(job);
+    let done = worker.terminate();
+    while worker.next().await.is_some() {}
+    done.await;
+    // Nothing was denied but what it says is optional, and nothing is granted that was not used.
+    let log = bench.command(&["ACL", "LOG"]);
+    let denied: Vec<_> = log.list().iter().map(|entry| entry.list()[7].text()).collect();
+    assert_eq!(denied, ["config|get"]);
+    let used = bench.command(&["INFO", "commandstats"]).text();
+    let granted = words.iter().filter_map(|word| word.strip_prefix('+'));
+    let idle: Vec<_> = granted.filter(|command| !used.contains(&format!("cmdstat_{command}:"))).collect();
+    assert_eq!(idle, ["hello", "select"], "those are for RESP3 and for another database");
+
+    let strangers =
+        Store::new(connection.commands.clone(), Arc::new(Keys::new("assemblage", "bench")), timeout);
     assert_eq!(strangers.survey().await.unwrap_err().kind(), ErrorKind::Denied, "another cluster's keys");
 }
