@@ -219,6 +219,8 @@ async fn a_leave_that_was_cut_short_is_finished_by_a_reap() {
     assert_eq!(format!("{:?}", bench.run(&script::LEAVE, 1, &args)), "[1, 2, 1]");
     bench.forget();
     assert_eq!(bench.store.beat(&members[0], BEATEN, false).await.unwrap().unwrap_err(), Ended::Dead);
+    assert_eq!(bench.store.join(&members[0], JOINED).await.unwrap().unwrap_err(), Ended::Dead);
+    assert_eq!(bench.store.sync(&members[0], Revision(0), None).await.unwrap().unwrap_err(), Ended::Dead);
     assert_eq!(bench.news(), [""; 0]);
     bench.end_lock(&members[0]);
     let next = bench.reserve().await;
