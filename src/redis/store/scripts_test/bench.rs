@@ -186,6 +186,8 @@ impl Bench {
                     if left < 0 { vec![value] } else { vec![value, rounded(left)] }
                 }
             };
+            // At once: a random text may look like a revision.
+            let parts = parts.into_iter().map(|part: String| part.replace(&*self.incarnation, "I")).collect();
             dump.insert(short, parts);
         }
         dump
@@ -262,7 +264,7 @@ impl Bench {
             }
         }
         plain.push_str(rest);
-        plain.replace(&*self.incarnation, "I")
+        plain
     }
 
     fn by_residue(&self, residue: &str) -> String {
