@@ -70,6 +70,8 @@ async fn another_workers_rows_and_orphans_are_not_in_it() {
     let (bench, members) = Bench::with_workers(2).await;
     hold(&bench, &[("a", 1), ("lost", 2)]);
     bench.command(&["HDEL", &bench.key("owner"), "lost"]);
+    hold(&bench, &[("stale", 3)]);
+    bench.command(&["HSET", &bench.key("owner"), "stale", "a 2 9 9"]);
     bench.command(&["HSET", &bench.key("owner"), "other", "a 2 9 9"]);
     bench.command(&["ZADD", &bench.key("assigned"), &(2 * SPAN).to_string(), "other"]);
     assert_eq!(pages(&bench, 8, 1 << 20), [(-1, vec!["a".to_owned()])]);
@@ -77,7 +79,7 @@ async fn another_workers_rows_and_orphans_are_not_in_it() {
     assert_eq!(other.rows[0].job, id("other"));
     // A page of orphans only has a cursor, and no row.
     bench.command(&["HDEL", &bench.key("owner"), "a"]);
-    assert_eq!(pages(&bench, 1, 1 << 20), [(1, vec![]), (-1, vec![])]);
+    assert_eq!(pages(&bench, 1, 1 << 20), [(1, vec![]), (2, vec![]), (-1, vec![])]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
