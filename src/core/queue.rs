@@ -151,10 +151,6 @@ impl Queue {
         }
     }
 
-    /// How many jobs have a change that waits.
-    pub(crate) fn len(&self) -> usize {
-        self.changes.len()
-    }
 
     pub(crate) fn pop(&mut self) -> Option<Delivery> {
         if self.is_finished() {

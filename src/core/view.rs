@@ -328,10 +328,6 @@ impl View {
         self.queue.is_ready()
     }
 
-    /// How many jobs have a change that the consumer has not polled.
-    pub(crate) fn waiting_changes(&self) -> usize {
-        self.queue.len()
-    }
 
     /// Whether nothing is held or on its way back, in a worker that leaves.
     pub(crate) fn is_drained(&self) -> bool {
