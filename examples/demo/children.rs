@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 /// What a process reported; times by the machine's monotonic clock, in microseconds.
 #[derive(Clone, Debug)]
-pub enum Report {
+pub(crate) enum Report {
     MasterReady,
     WorkerReady { pid: u32, worker: u64 },
     Added { job: String },
@@ -23,16 +23,16 @@ pub enum Report {
 }
 
 /// A process, ended when dropped.
-pub struct Child {
+pub(crate) struct Child {
     child: std::process::Child,
 }
 
 impl Child {
-    pub fn master(url: &str, reports: Sender<Report>) -> std::io::Result<Self> {
+    pub(crate) fn master(url: &str, reports: Sender<Report>) -> std::io::Result<Self> {
         Self::start("master", url, reports)
     }
 
-    pub fn worker(url: &str, reports: Sender<Report>) -> std::io::Result<Self> {
+    pub(crate) fn worker(url: &str, reports: Sender<Report>) -> std::io::Result<Self> {
         Self::start("worker", url, reports)
     }
 
@@ -55,22 +55,22 @@ impl Child {
         Ok(Self { child })
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn say(&self, line: &str) -> std::io::Result<()> {
+    pub(crate) fn say(&self, line: &str) -> std::io::Result<()> {
         self.child.stdin.as_ref().map_or(Ok(()), |mut input| writeln!(input, "{line}"))
     }
 
     /// As a power cut would.
-    pub fn kill(&mut self) -> std::io::Result<()> {
+    pub(crate) fn kill(&mut self) -> std::io::Result<()> {
         self.child.kill()?;
         self.child.wait().map(|_| ())
     }
 
     /// Asks it to end in order.
-    pub fn terminate(&self) -> nix::Result<()> {
+    pub(crate) fn terminate(&self) -> nix::Result<()> {
         kill(Pid::from_raw(self.child.id().try_into().unwrap_or(i32::MAX)), Signal::SIGTERM)
     }
 }
@@ -103,13 +103,13 @@ fn parse(pid: u32, line: &str) -> Option<Report> {
 }
 
 /// One report, at once.
-pub fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     // The supervisor may be gone; then so is the reason to report.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// The same clock in all processes of the machine.
-pub fn monotonic_us() -> u64 {
+pub(crate) fn monotonic_us() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| Duration::from(time).as_micros() as u64)
 }

@@ -22,7 +22,7 @@ struct Mailbox {
     folder: String,
 }
 
-pub fn run(role: impl Future<Output = Outcome>) -> Outcome {
+pub(crate) fn run(role: impl Future<Output = Outcome>) -> Outcome {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(role)
 }
 
@@ -31,7 +31,7 @@ async fn connect(url: &str) -> Result<Cluster, Box<dyn Error>> {
 }
 
 /// Holds what it is given, reports it, and leaves in order at SIGTERM.
-pub async fn worker(url: &str) -> Outcome {
+pub(crate) async fn worker(url: &str) -> Outcome {
     let mut worker = connect(url).await?.worker().await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut held = HashMap::new();
@@ -60,7 +60,7 @@ pub async fn worker(url: &str) -> Outcome {
 }
 
 /// `add N`, `delete N`, `lock WORKER`.
-pub async fn master(url: &str) -> Outcome {
+pub(crate) async fn master(url: &str) -> Outcome {
     let master = connect(url).await?.master().await?;
     let mut ids = Vec::new();
     say("master");

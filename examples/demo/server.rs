@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-pub struct PrivateServer {
+pub(crate) struct PrivateServer {
     dir: TempDir,
     child: Child,
 }
 
 impl PrivateServer {
-    pub fn start() -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
         let dir = tempfile::Builder::new().prefix("assemblage-demo-").tempdir()?;
         let programs = match std::env::var("ASSEMBLAGE_SERVER") {
             Ok(program) => vec![program],
@@ -34,12 +34,12 @@ impl PrivateServer {
         Ok(server)
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis+unix://{}", self.socket().display())
     }
 
     /// Switches notifications off, as a provider may.
-    pub fn mute(&self) -> std::io::Result<()> {
+    pub(crate) fn mute(&self) -> std::io::Result<()> {
         self.command("CONFIG SET notify-keyspace-events \"\"")
     }
 

@@ -15,7 +15,7 @@ use crate::children::{Child, Report};
 /// How long a step may take before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Tally {
+pub(crate) struct Tally {
     sender: Sender<Report>,
     reports: Receiver<Report>,
     /// By process id.
@@ -47,7 +47,7 @@ struct Job {
 }
 
 impl Tally {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (sender, reports) = channel();
         Self {
             sender,
@@ -63,12 +63,12 @@ impl Tally {
         }
     }
 
-    pub fn sender(&self) -> Sender<Report> {
+    pub(crate) fn sender(&self) -> Sender<Report> {
         self.sender.clone()
     }
 
     /// Takes in reports until the wanted one.
-    pub fn wait(&mut self, what: &str, wanted: impl Fn(&Report) -> bool) -> Result<Report, Box<dyn Error>> {
+    pub(crate) fn wait(&mut self, what: &str, wanted: impl Fn(&Report) -> bool) -> Result<Report, Box<dyn Error>> {
         let start = Instant::now();
         loop {
             let left = PATIENCE.saturating_sub(start.elapsed());
@@ -80,7 +80,7 @@ impl Tally {
         }
     }
 
-    pub fn wait_for_worker(&mut self, name: &'static str, child: &Child) -> Result<u64, Box<dyn Error>> {
+    pub(crate) fn wait_for_worker(&mut self, name: &'static str, child: &Child) -> Result<u64, Box<dyn Error>> {
         let pid = child.pid();
         let ready = self.wait("a worker joins", |report| matches!(report, Report::WorkerReady { pid: p, .. } if *p == pid))?;
         let Report::WorkerReady { worker: number, .. } = ready else { return Err("no worker".into()) };
@@ -91,7 +91,7 @@ impl Tally {
     }
 
     /// Takes in reports until so many jobs are held, and no more.
-    pub fn wait_until_held(&mut self, what: &str, count: usize) -> Result<(), Box<dyn Error>> {
+    pub(crate) fn wait_until_held(&mut self, what: &str, count: usize) -> Result<(), Box<dyn Error>> {
         let start = Instant::now();
         while self.jobs.len() < count || self.held() != count || self.waiting_for_delete() {
             let left = PATIENCE.saturating_sub(start.elapsed());
@@ -104,7 +104,7 @@ impl Tally {
         Ok(())
     }
 
-    pub fn wait_until_closed(&mut self, number: u64) -> Result<(), Box<dyn Error>> {
+    pub(crate) fn wait_until_closed(&mut self, number: u64) -> Result<(), Box<dyn Error>> {
         while !self.closed.contains(&number) {
             self.wait("the worker closes", |report| matches!(report, Report::Close { .. }))?;
         }
@@ -113,7 +113,7 @@ impl Tally {
     }
 
     /// Learns when the lock of a killed worker ends: until then it counts as the holder.
-    pub fn killed(&mut self, number: u64, master: &Child) -> Result<(), Box<dyn Error>> {
+    pub(crate) fn killed(&mut self, number: u64, master: &Child) -> Result<(), Box<dyn Error>> {
         self.retire(number, "killed");
         master.say(&format!("lock {number}"))?;
         let told = self.wait("the lock's end is known", |report| matches!(report, Report::Lock { .. }))?;
@@ -186,11 +186,11 @@ impl Tally {
         self.jobs.values().any(|job| job.deleting && job.holder.is_some())
     }
 
-    pub fn held_by(&self, number: u64) -> usize {
+    pub(crate) fn held_by(&self, number: u64) -> usize {
         self.jobs.values().filter(|job| job.holder == Some(number)).count()
     }
 
-    pub fn shares(&self) -> String {
+    pub(crate) fn shares(&self) -> String {
         let shares: BTreeMap<_, _> = self.workers.values().map(|worker| (worker.name, worker.held)).collect();
         shares.iter().map(|(name, held)| format!("{name} {held}")).collect::<Vec<_>>().join(", ")
     }
@@ -202,7 +202,7 @@ impl Tally {
     }
 
     /// From the end of the dead worker's lock to the first and the last `Add` elsewhere.
-    pub fn print_takeover(&self, number: u64) {
+    pub(crate) fn print_takeover(&self, number: u64) {
         let Some(end) = self.lock_ends.get(&number) else { return };
         let times = self.times_after(number, *end);
         if let (Some(first), Some(last)) = (times.first(), times.last()) {
@@ -214,7 +214,7 @@ impl Tally {
     }
 
     /// From each `Delete` to the `Add` elsewhere.
-    pub fn print_handover(&self, number: u64) {
+    pub(crate) fn print_handover(&self, number: u64) {
         let times = self.times_after(number, 0);
         if let (Some(median), Some(last)) = (times.get(times.len() / 2), times.last()) {
             self.line(&format!(
@@ -245,7 +245,7 @@ impl Tally {
         }
     }
 
-    pub fn verdict(&self, wanted: usize) -> Verdict {
+    pub(crate) fn verdict(&self, wanted: usize) -> Verdict {
         let kept = self.jobs.values().filter(|job| !job.deleting && job.holder.is_some()).count();
         let zombies = self.jobs.values().filter(|job| job.deleting && job.holder.is_some()).count();
         Verdict {
@@ -256,14 +256,14 @@ impl Tally {
     }
 }
 
-pub struct Verdict {
+pub(crate) struct Verdict {
     lost: usize,
     held_twice: usize,
     out_of_turn: usize,
 }
 
 impl Verdict {
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.lost + self.held_twice + self.out_of_turn == 0
     }
 }
