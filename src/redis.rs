@@ -2,6 +2,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod error;
+pub(crate) mod own;
 pub(crate) mod reply;
 pub(crate) mod script;
 pub(crate) mod server;
