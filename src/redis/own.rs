@@ -142,3 +142,46 @@ fn plain(details: &str) -> &str {
         .and_then(|(_, rest)| rest.split_once('"'))
         .map_or(details, |(words, _)| words)
 }
+
+#[cfg(test)]
+mod tests {
+    use fred::interfaces::EventInterface;
+    use fred::types::Builder;
+    use fred::types::config::{Config, ReconnectPolicy};
+
+    use super::*;
+    use crate::test_server::RedisServer;
+
+    /// Promise: a client whose task has ended by itself is started again by `reconnect`, but not after its end.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_task_that_ended_by_itself_is_started_again() {
+        let server = RedisServer::start();
+        let config = Config::from_url(&server.url()).expect("a URL");
+        let mut builder = Builder::from_config(config);
+        builder.set_policy(ReconnectPolicy::new_constant(1, 1));
+        builder.with_performance_config(|performance| {
+            performance.default_command_timeout = Duration::from_secs(5);
+        });
+        let client = builder.build().expect("a client");
+        let mut reconnects = client.reconnect_rx();
+        let own =
+            Own::connect(client.clone(), Duration::from_secs(5), "connecting").await.expect("it connects");
+        reconnects.recv().await.expect("the first connection is told of");
+        let running = own.running();
+        if let Some(task) = &*running.task() {
+            task.abort();
+        }
+        while running.task().as_ref().is_some_and(|task| !task.is_finished()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        client.ping::<()>(None).await.expect_err("its task has ended");
+        running.reconnect(Duration::from_secs(5)).await.expect("it starts again");
+        reconnects.recv().await.expect("the new connection is told of");
+        client.ping::<()>(None).await.expect("it answers");
+
+        own.close().await;
+        running.reconnect(Duration::from_millis(50)).await.ok();
+        let list = server.command(&["CLIENT", "LIST"]).text();
+        assert_eq!(list.lines().count(), 1, "only the one that asks: {list}");
+    }
+}
