@@ -92,7 +92,7 @@ impl Connection {
         let client = self.commands.client();
         let mut config = client.client_config();
         config.fail_fast = true;
-        // In RESP2 a connection that is subscribed takes no other command, and fred sends others in a cluster.
+        // In RESP2 a connection that is subscribed takes hardly any other command.
         config.version = RespVersion::RESP3;
         let mut connection = client.connection_config().clone();
         connection.connection_timeout = timeout;
