@@ -185,6 +185,16 @@ async fn a_wrong_password_is_denied_and_never_shown() {
     attached(&connection).await.close().await;
 }
 
+/// Promise: as above, where the server quotes what it was sent: it does so for commands that it does not know.
+#[tokio::test]
+async fn a_password_that_the_server_quotes_is_not_shown() {
+    let server = RedisServer::with(&["--rename-command", "HELLO", ""]);
+    let error = refused(&format!("redis://:hunter2@127.0.0.1:{}", server.port()), None).await;
+    let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    assert!(source.contains("unknown command"), "{error:?}");
+    assert!(!format!("{error} {error:?} {source}").contains("hunter2"), "{error:?}");
+}
+
 /// Promise: `database` goes before the URL's, for commands and events.
 #[tokio::test]
 async fn the_database_that_is_asked_for_is_used() {
