@@ -42,7 +42,11 @@ async fn refused(url: &str, database: Option<u8>) -> Error {
 }
 
 async fn attached(connection: &Connection) -> Subscriber {
-    let subscriber = Subscriber::start(connection, keys(), CHANNELS, TIMEOUT).await.expect("it starts");
+    attached_within(connection, TIMEOUT).await
+}
+
+async fn attached_within(connection: &Connection, timeout: Duration) -> Subscriber {
+    let subscriber = Subscriber::start(connection, keys(), CHANNELS, timeout).await.expect("it starts");
     subscriber.attach().await.expect("it attaches");
     subscriber
 }
@@ -232,11 +236,11 @@ async fn a_unix_socket_is_reached() {
 async fn what_is_closed_or_dropped_leaves_no_connection() {
     let server = RedisServer::start();
     let connection = connect(&server.url()).await;
-    let subscriber = attached(&connection).await;
+    let subscriber = attached_within(&connection, Duration::from_secs(1)).await;
     assert_eq!(clients(&server).len(), 2);
     subscriber.close().await;
     until("one is left", || clients(&server).len() == 1).await;
-    let subscriber = attached(&connection).await;
+    let subscriber = attached_within(&connection, Duration::from_secs(1)).await;
     let late = subscriber.attach();
     drop(subscriber);
     until("one is left", || clients(&server).len() == 1).await;
@@ -251,8 +255,8 @@ async fn what_is_closed_or_dropped_leaves_no_connection() {
 async fn what_is_dropped_while_the_server_is_away_does_not_come_back() {
     let mut server = RedisServer::start();
     let connection = connect(&server.url()).await;
-    let subscriber = attached(&connection).await;
-    let stays = attached(&connection).await;
+    let subscriber = attached_within(&connection, Duration::from_secs(1)).await;
+    let stays = attached_within(&connection, Duration::from_secs(1)).await;
     server.kill();
     stays.ping().await.expect_err("nobody answers");
     let start = Instant::now();
