@@ -14,6 +14,10 @@ mod shell;
 mod wire;
 mod worker;
 
+#[cfg(test)]
+#[path = "../tests/it/support/server.rs"]
+mod test_server;
+
 pub use fred;
 
 pub use crate::cluster::{Cluster, ClusterBuilder};

@@ -66,10 +66,12 @@ fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
 struct Fault(String);
 
 impl Fault {
-    /// The first line, and not for ever: a script's error may quote what it choked on.
+    /// The first line, and not for ever: a script's error may quote what it choked on. A server quotes the
+    /// arguments of a command that it does not know, a password or a payload among them.
     fn of(error: &FredError) -> Self {
-        let text: String = error.details().lines().next().unwrap_or_default().chars().take(200).collect();
-        Self(text)
+        let line = error.details().lines().next().unwrap_or_default();
+        let text = line.split(", with args beginning with").next().unwrap_or_default();
+        Self(text.chars().take(200).collect())
     }
 }
 
