@@ -44,7 +44,8 @@ impl RedisServer {
         let mut why = String::new();
         // A free port may be taken by another before the server has it.
         for _ in 0..5 {
-            let dir = tempfile::Builder::new().prefix("assemblage-").tempdir().expect("a temporary directory");
+            let dir =
+                tempfile::Builder::new().prefix("assemblage-").tempdir().expect("a temporary directory");
             let port = free_port();
             let mut watchdog = Watchdog::new(dir.path());
             let child = spawn(dir.path(), port, &args, &mut watchdog);
@@ -211,7 +212,8 @@ fn program() -> String {
         return program;
     }
     let installed = |name: &str| {
-        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+        std::env::var_os("PATH")
+            .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
     };
     if installed("redis-server") { "redis-server".into() } else { "valkey-server".into() }
 }
@@ -242,7 +244,7 @@ pub enum Reply {
     Int(i64),
     Bulk(Vec<u8>),
     Nil,
-    Array(Vec<Reply>),
+    Array(Vec<Self>),
 }
 
 impl Reply {
@@ -263,7 +265,7 @@ impl Reply {
         }
     }
 
-    pub fn list(&self) -> &[Reply] {
+    pub fn list(&self) -> &[Self] {
         match self {
             Self::Array(items) => items,
             other => panic!("no list: {other:?}"),
