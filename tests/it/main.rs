@@ -3,6 +3,7 @@
 mod support;
 
 mod faults;
+mod house;
 mod releasing;
 mod takeover;
 mod worker;

@@ -2,6 +2,7 @@
 
 pub(crate) mod ledger;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod server;
 
 use std::time::Duration;

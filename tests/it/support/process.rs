@@ -94,7 +94,8 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")), signal).expect("can be signalled");
+        kill(Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")), signal)
+            .expect("can be signalled");
     }
 
     pub(crate) fn kill(&mut self) {
