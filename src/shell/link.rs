@@ -149,11 +149,6 @@ impl Link {
                 self.reattach();
                 None
             }
-            Signal::Closed => {
-                // Its own client never ends by itself; if it does, the heartbeat and the fence decide.
-                self.state = State::Waiting(Instant::now() + self.backoff.next_delay());
-                None
-            }
         }
     }
 
