@@ -87,31 +87,6 @@ fn pending(bench: &Bench, jobs: &[&str]) -> String {
     jobs.iter().map(show).collect::<Vec<_>>().join(" ")
 }
 
-// Promise: the payload is opaque. Whatever bytes it has go through, and the id may be any text.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_payload_of_any_bytes_and_an_id_of_any_letters_go_through_unchanged() {
-    let (mut bench, members) = Bench::with_workers(1).await;
-    let payloads: Vec<Bytes> = vec![
-        Bytes::new(),
-        (0..=255).collect::<Vec<u8>>().into(),
-        vec![0xc1; 70_000].into(),
-        "\r\n$3\r\n%s%d\0".into(),
-    ];
-    for (at, payload) in payloads.iter().enumerate() {
-        let job = id(&format!("j-{at} ü/%d\u{1f980}"));
-        bench.store.add(&[(job.clone(), payload.clone())]).await.unwrap();
-        let shown = format!("{:?}", payload.escape_ascii().to_string());
-        assert!(bench.news().last().unwrap().ends_with(&shown), "frame {at}");
-        assert_eq!(bench.store.find(&job).await.unwrap().unwrap().payload, payload);
-    }
-    let page = bench.store.sync(&members[0], Default::default(), None).await.unwrap().unwrap();
-    assert_eq!(page.rows.len(), payloads.len());
-    for row in page.rows {
-        let at: usize = row.job.as_str()[2..3].parse().unwrap();
-        assert_eq!(row.state, crate::message::RowState::Active(Some(payloads[at].clone())));
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_goes_to_the_least_loaded_and_a_job_twice_in_it_is_one_job() {
     let (mut bench, _) = Bench::with_workers(2).await;
@@ -210,37 +185,6 @@ async fn a_delete_by_birth_spares_a_later_life() {
     assert!(matches!(bench.delete("a", Some(second)).await, DeleteCode::Releasing { .. }));
 }
 
-// Promise: one owner. What is added while the last owner lets go waits for that, and has an epoch of its own.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_added_again_while_it_is_let_go_of_waits_for_its_old_owner() {
-    let (mut bench, members) = Bench::with_workers(2).await;
-    let (_, first) = bench.add("a", "one").await;
-    bench.delete("a", None).await;
-    bench.forget(); // r3 is the add, r4 the delete
-    let (code, second) = bench.add("a", "two").await;
-    assert_eq!(code, AddCode::AfterRelease);
-    assert_eq!(bench.news(), ["jobs: a=two", "owner: a=r 1 r3 r5", "rev: r5"]);
-    assert_eq!(bench.add("a", "three").await, (AddCode::Existing, second));
-    // The old life is over already, so this delete is about none.
-    assert_eq!(bench.delete("a", Some(first)).await, DeleteCode::Unknown);
-    assert_eq!(bench.news(), [""; 0]);
-
-    assert!(bench.release(&members[0], "a", first).await);
-    assert_eq!(
-        bench.news(),
-        [
-            "assigned: a=1/r6",
-            "inbox: 1=r6",
-            "owner: a=a 1 r6 r5",
-            "rev: r6",
-            "> released a r3",
-            "> inbox:1 r6 after r4: add a born r5 \"two\"",
-        ]
-    );
-    assert!(!bench.release(&members[0], "a", first).await);
-    assert_eq!(bench.news(), [""; 0]);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_added_again_and_deleted_again_before_its_owner_lets_go_is_gone_then() {
     let (mut bench, members) = Bench::with_workers(1).await;
@@ -253,29 +197,6 @@ async fn a_job_added_again_and_deleted_again_before_its_owner_lets_go_is_gone_th
     assert_eq!(bench.news(), ["jobs: gone", "owner: a=r 1 r2 0"], "its owner was told already");
     assert!(bench.release(&members[0], "a", first).await);
     assert_eq!(bench.news(), ["assigned: gone", "load: 1=0", "owner: gone", "> released a r2"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_release_by_another_worker_or_another_grant_is_refused() {
-    let (mut bench, members) = Bench::with_workers(2).await;
-    let (_, grant) = bench.add("a", "one").await;
-    bench.forget();
-    assert!(!bench.release(&members[1], "a", grant).await);
-    assert!(!bench.release(&members[0], "a", crate::id::Revision(grant.get() + 1)).await);
-    assert!(!bench.release(&members[0], "b", grant).await);
-    assert_eq!(bench.news(), [""; 0]);
-    // Handed back although nobody deleted it: it goes on, here to the same worker, by a new grant.
-    assert!(bench.release(&members[0], "a", grant).await);
-    assert_eq!(
-        bench.news(),
-        [
-            "assigned: a=1/r4",
-            "inbox: 1=r4",
-            "owner: a=a 1 r4 r3",
-            "rev: r4",
-            "> inbox:1 r4 after r3: add a born r3 \"one\"",
-        ]
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
