@@ -85,9 +85,14 @@ impl Process {
     pub(crate) fn wait_for_adds(&self, count: usize) -> (HashMap<String, u64>, u64) {
         let (mut jobs, mut last) = (HashMap::new(), 0);
         while jobs.len() < count {
-            if let Some(Report::Add { job, epoch, at }) = self.next() {
-                assert!(jobs.insert(job, epoch).is_none(), "added twice");
-                last = at;
+            match self.next() {
+                Some(Report::Add { job, epoch, at }) => {
+                    assert!(jobs.insert(job, epoch).is_none(), "added twice");
+                    last = at;
+                }
+                Some(Report::Close { reason, .. }) => panic!("the worker closed: {reason}"),
+                Some(_) => {}
+                None => panic!("the process ended"),
             }
         }
         (jobs, last)
