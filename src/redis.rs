@@ -2,6 +2,9 @@
 
 pub(crate) mod connect;
 pub(crate) mod error;
+#[cfg(test)]
+mod link_test;
+pub(crate) mod own;
 pub(crate) mod reply;
 pub(crate) mod script;
 #[cfg(test)]

@@ -126,7 +126,11 @@ mod tests {
         let (mut lease, start) = joined();
         assert_eq!(lease.poll(start), LeaseAction::Wait(start + ms(4_000)));
         assert_eq!(lease.poll(start + ms(4_000)), LeaseAction::Beat);
-        assert_eq!(lease.poll(start + ms(4_000)), LeaseAction::Wait(start + ms(8_000)), "one Beat for one due");
+        assert_eq!(
+            lease.poll(start + ms(4_000)),
+            LeaseAction::Wait(start + ms(8_000)),
+            "one Beat for one due"
+        );
         lease.handle_accepted(start + ms(4_000));
         assert_eq!(lease.poll(start + ms(8_000)), LeaseAction::Beat);
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use fred::clients::{Client, Pool};
 use fred::interfaces::ClientLike;
-use fred::types::Builder;
 use fred::types::config::{Config, ReconnectPolicy, ServerConfig};
+use fred::types::{Builder, RespVersion};
 
 use super::error::translate;
+use super::own::Own;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where commands go.
@@ -33,21 +34,9 @@ impl Commands {
 #[derive(Clone)]
 pub(crate) struct Connection {
     pub(crate) commands: Commands,
-    /// `None`: the application's. It is never initialised, reconfigured or quit by us.
-    _own: Option<Arc<Own>>,
-}
-
-/// A client of ours: it would go on by itself for ever, so it ends with the last that has it.
-pub(crate) struct Own(pub(crate) Client);
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        // Without a runtime its task is gone already.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let client = self.0.clone();
-            runtime.spawn(async move { client.quit().await });
-        }
-    }
+    /// Ended with the last that has it. `None`: the application's, which is never initialised, reconfigured or
+    /// quit by us.
+    own: Option<Arc<Own>>,
 }
 
 /// Broadcast channels of fred drop messages when full; the default is 32. About 2.4 MiB a client.
@@ -56,11 +45,16 @@ const MESSAGES: usize = 4096;
 impl Connection {
     /// Connects by URL and waits until that has succeeded or failed.
     pub(crate) async fn connect_url(url: &str, database: Option<u8>, timeout: Duration) -> Result<Self> {
-        let mut config = Config::from_url(url).map_err(|error| bad_url(url, error.details()))?;
+        let mut config = config_of(url)?;
         if database.is_some() {
             config.database = database;
         }
-        let whom = address(&config.server);
+        if config.server.is_clustered() && config.database.unwrap_or(0) != 0 {
+            let text = "a Redis Cluster has database 0 alone; leave the database out";
+            return Err(Error::new(ErrorKind::InvalidSetting, text));
+        }
+        config.version = RespVersion::RESP3;
+        let what = format!("connecting to {}", address(&config.server));
         let mut builder = Builder::from_config(config);
         builder
             .set_policy(reconnect_policy())
@@ -73,25 +67,24 @@ impl Connection {
             })
             .with_performance_config(|performance| performance.default_command_timeout = timeout);
         let client = builder.build().map_err(|error| translate("setting up the client", &error))?;
-        let own = Arc::new(Own(client.clone()));
-        let what = format!("connecting to {whom}");
-        match tokio::time::timeout(timeout, client.init()).await {
-            Ok(Ok(_)) => Ok(Self { commands: Commands::Client(client), _own: Some(own) }),
-            Ok(Err(error)) => Err(unreachable(&what, &error)),
-            Err(_) => Err(Error::new(
-                ErrorKind::Connection,
-                format!("{what}: no answer within {timeout:?}; check the address, and that a server listens there"),
-            )),
-        }
+        let own = Own::connect(client.clone(), timeout, &what).await?;
+        Ok(Self { commands: Commands::Client(client), own: Some(Arc::new(own)) })
     }
 
     /// Uses the application's client or pool.
     pub(crate) fn embedded(commands: Commands) -> Self {
-        Self { commands, _own: None }
+        Self { commands, own: None }
+    }
+
+    /// Whether the connection is the application's.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.own.is_none()
     }
 
     pub(crate) fn database(&self) -> u8 {
-        self.commands.client().client_config().database.unwrap_or(0)
+        let config = self.commands.client().client_config();
+        // fred does not select one in a cluster, whatever is set.
+        if config.server.is_clustered() { 0 } else { config.database.unwrap_or(0) }
     }
 
     /// A builder with the same servers, credentials and TLS, set up for a subscription.
@@ -99,6 +92,8 @@ impl Connection {
         let client = self.commands.client();
         let mut config = client.client_config();
         config.fail_fast = true;
+        // In RESP2 a connection that is subscribed takes hardly any other command.
+        config.version = RespVersion::RESP3;
         let mut connection = client.connection_config().clone();
         connection.connection_timeout = timeout;
         connection.internal_command_timeout = timeout;
@@ -114,12 +109,17 @@ impl Connection {
             .set_performance_config(performance);
         builder
     }
+
+    /// Where the server is, for people: `host:port`, or the socket's path.
+    pub(crate) fn address(&self) -> String {
+        address(&self.commands.client().client_config().server)
+    }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the client: its configuration has the password.
-        f.debug_struct("Connection").field("own", &self._own.is_some()).finish_non_exhaustive()
+        // Not the client's configuration, which has the password.
+        f.debug_struct("Connection").field("embedded", &self.is_embedded()).finish_non_exhaustive()
     }
 }
 
@@ -130,33 +130,58 @@ fn reconnect_policy() -> ReconnectPolicy {
     policy
 }
 
-/// The first connection's failure. A refused port is plainly "not reached", whatever fred calls it.
-fn unreachable(what: &str, error: &fred::error::Error) -> Error {
-    let translated = translate(what, error);
-    match translated.kind() {
-        ErrorKind::Timeout | ErrorKind::Connection => Error::new(
-            ErrorKind::Connection,
-            format!("{what}: {}; check the address, and that a server listens there", error.details()),
+const SCHEMES: &[&str] =
+    &["redis", "valkey", "redis-cluster", "valkey-cluster", "redis-sentinel", "valkey-sentinel"];
+const TLS_SCHEMES: &[&str] =
+    &["rediss", "valkeys", "rediss-cluster", "valkeys-cluster", "rediss-sentinel", "valkeys-sentinel"];
+const UNIX_SCHEMES: &[&str] = &["redis+unix", "valkey+unix"];
+
+/// Reads a URL. fred takes every scheme, and speaks in clear to a `rediss://` URL where TLS is not compiled in,
+/// so both are looked at here.
+fn config_of(url: &str) -> Result<Config> {
+    let unix = url.strip_prefix("unix://").map(|path| format!("redis+unix://{path}"));
+    let url = unix.as_deref().unwrap_or(url);
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    let tls = TLS_SCHEMES.contains(&scheme);
+    let refuse =
+        |text: String| Err(Error::new(ErrorKind::InvalidSetting, format!("the URL was refused: {text}")));
+    if !(tls || SCHEMES.contains(&scheme) || UNIX_SCHEMES.contains(&scheme)) {
+        return refuse(
+            "its scheme is not known; use redis://user:password@host:port/database, rediss:// for TLS, or \
+             redis+unix:///path"
+                .into(),
+        );
+    }
+    let no_tls = "TLS needs one of the features tls-rustls, tls-rustls-ring, tls-native; they are off";
+    match Config::from_url(url) {
+        Ok(config) if tls && !config.uses_tls() => refuse(no_tls.into()),
+        Ok(config) => Ok(config),
+        Err(_)
+            if tls
+                && cfg!(not(any(
+                    feature = "tls-rustls",
+                    feature = "tls-rustls-ring",
+                    feature = "tls-native"
+                ))) =>
+        {
+            refuse(no_tls.into())
+        }
+        Err(_) if UNIX_SCHEMES.contains(&scheme) => refuse(
+            "a unix socket needs the feature unix-sockets, and a path: redis+unix:///run/redis.sock".into(),
         ),
-        _ => translated,
+        // fred's text may quote the URL, and so the password.
+        Err(_) if url.contains('@') => {
+            refuse("it was not understood; write %40 for an @ in the password, and so on".into())
+        }
+        Err(error) => refuse(format!("{}; use redis://user:password@host:port/database", error.details())),
     }
 }
 
-fn bad_url(url: &str, fault: &str) -> Error {
-    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-    let advice = match scheme {
-        "rediss" | "valkeys" | "rediss-cluster" | "valkeys-cluster" | "rediss-sentinel" | "valkeys-sentinel" => {
-            "TLS needs one of the features tls-rustls, tls-rustls-ring, tls-native"
-        }
-        "redis+unix" | "valkey+unix" => "a unix socket needs the feature unix-sockets and a path",
-        _ => "use redis://user:password@host:port/database, rediss:// for TLS, or redis+unix:///path",
-    };
-    // fred's text may quote the URL, and so the password.
-    let fault = if url.contains('@') { "it was not understood" } else { fault };
-    Error::new(ErrorKind::InvalidSetting, format!("the URL was refused: {fault}; {advice}"))
-}
-
 fn address(server: &ServerConfig) -> String {
-    let hosts: Vec<_> = server.hosts().into_iter().map(|server| format!("{}:{}", server.host, server.port)).collect();
-    if hosts.is_empty() { "the unix socket".into() } else { hosts.join(", ") }
+    #[cfg(feature = "unix-sockets")]
+    if let ServerConfig::Unix { path } = server {
+        return path.display().to_string();
+    }
+    let hosts = server.hosts();
+    hosts.iter().map(|server| format!("{}:{}", server.host, server.port)).collect::<Vec<_>>().join(", ")
 }

@@ -5,18 +5,22 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::interfaces::{ClientLike, ClusterInterface, EventInterface, PubsubInterface};
 use fred::types::config::{Options, Server};
 use fred::types::{ClusterHash, KeyspaceEvent, Message, Value};
+use tokio::sync::Mutex;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
 
-use super::connect::{Connection, Own};
+use super::connect::Connection;
 use super::error::{code, translate};
-use crate::error::{Error, ErrorKind, Result};
+use super::own::Own;
+use crate::error::Result;
 use crate::id::WorkerId;
 use crate::wire::keys::Keys;
 
@@ -39,8 +43,6 @@ pub(crate) enum Signal {
     Reconnected,
     /// Messages were dropped here because they were not read in time.
     Lagged,
-    /// The client has ended. Does not happen before [`Subscriber::close`].
-    Closed,
 }
 
 pub(crate) struct Subscriber {
@@ -51,6 +53,10 @@ pub(crate) struct Subscriber {
     pattern: String,
     slot: u16,
     timeout: Duration,
+    /// One exchange at a time: a refused PSUBSCRIBE is told as the answer of the command behind it.
+    turn: Arc<Mutex<()>>,
+    /// Keyspace events were refused: they are not asked for again.
+    denied: Arc<AtomicBool>,
     messages: Receiver<Message>,
     events: Receiver<KeyspaceEvent>,
     reconnects: Receiver<Server>,
@@ -69,18 +75,10 @@ impl Subscriber {
             .build()
             .map_err(|error| translate("setting up the subscription", &error))?;
         // Before the connection is there, so that nothing comes in unheard.
-        let (messages, events, reconnects) = (client.message_rx(), client.keyspace_event_rx(), client.reconnect_rx());
-        let own = Own(client);
-        match tokio::time::timeout(timeout, own.0.init()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(translate("connecting for the subscription", &error)),
-            Err(_) => {
-                return Err(Error::new(
-                    ErrorKind::Connection,
-                    format!("connecting for the subscription: no answer within {timeout:?}; try again"),
-                ));
-            }
-        }
+        let (messages, events, reconnects) =
+            (client.message_rx(), client.keyspace_event_rx(), client.reconnect_rx());
+        let what = format!("connecting to {} for the subscription", connection.address());
+        let own = Own::connect(client, timeout, &what).await?;
         let inbox = channels.inbox.map(|worker| keys.inbox_of(worker));
         let mut names = vec![keys.control.clone()];
         names.extend(inbox.clone());
@@ -95,6 +93,8 @@ impl Subscriber {
             pattern,
             slot,
             timeout,
+            turn: Arc::default(),
+            denied: Arc::default(),
             messages,
             events,
             reconnects,
@@ -108,54 +108,60 @@ impl Subscriber {
     /// `Ok` of a subscription only says that it was sent, so a `PING` behind it has to come back.
     ///
     /// Where keyspace events are denied, it goes on without them.
-    pub(crate) fn attach(&self) -> impl Future<Output = Result<()>> + Send + 'static {
-        let client = self.own.0.clone();
+    pub(crate) fn attach(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let client = self.own.client().clone();
         let (channels, pattern) = (self.channels.clone(), self.pattern.clone());
+        let (turn, denied) = (self.turn.clone(), self.denied.clone());
         let options = self.options(3);
         async move {
-            let what = "subscribing";
+            let failed = |error| translate("subscribing", &error);
+            let _turn = turn.lock().await;
+            if client.is_clustered() {
+                // The slot's move to another node ends subscriptions without a word. If asking for the map
+                // fails, the subscriptions go where it was, and are sent on from there.
+                let _ = timeout(options.timeout.unwrap_or_default(), client.sync_cluster()).await;
+            }
             let client = client.with_options(&options);
             for channel in &*channels {
                 // One at a time: fred takes a second confirmation for the next command's reply.
-                client.ssubscribe(channel.as_str()).await.map_err(|error| translate(what, &error))?;
+                client.ssubscribe(channel.as_str()).await.map_err(failed)?;
             }
-            confirm(&client).await.map_err(|error| translate(what, &error))?;
-            match client.psubscribe(pattern.as_str()).await {
-                Err(error) if code(&error) != "NOPERM" => return Err(translate(what, &error)),
-                _ => {}
+            if denied.load(Ordering::Relaxed) {
+                return confirm(&client).await.map_err(failed);
             }
+            confirm(&client).await.map_err(failed)?;
+            client.psubscribe(pattern.as_str()).await.map_err(failed)?;
             match confirm(&client).await {
+                // The refusal came in the place of the PING's answer.
                 Err(error) if code(&error) == "NOPERM" => {
+                    denied.store(true, Ordering::Relaxed);
                     tracing::warn!("the server's ACL denies keyspace events: takeovers go by timers");
-                    confirm(&client).await.map_err(|error| translate(what, &error))
+                    confirm(&client).await.map_err(failed)
                 }
-                result => result.map_err(|error| translate(what, &error)),
+                result => result.map_err(failed),
             }
         }
     }
 
     /// Whether this connection still answers: nothing else tells, where no message comes.
-    pub(crate) fn ping(&self) -> impl Future<Output = Result<()>> + Send + 'static {
-        let (client, options) = (self.own.0.clone(), self.options(1));
+    pub(crate) fn ping(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let (client, turn, options) = (self.own.client().clone(), self.turn.clone(), self.options(1));
         async move {
+            let _turn = turn.lock().await;
             confirm(&client.with_options(&options))
                 .await
                 .map_err(|error| translate("asking whether the subscription is alive", &error))
         }
     }
 
-    /// Gives the connection up and makes a new one.
-    pub(crate) fn reconnect(&self) -> impl Future<Output = Result<()>> + Send + 'static {
-        let (client, timeout) = (self.own.0.clone(), self.timeout);
-        async move {
-            match tokio::time::timeout(timeout, client.force_reconnection()).await {
-                Ok(result) => result.map_err(|error| translate("making the subscription's connection anew", &error)),
-                Err(_) => Ok(()), // it is under way
-            }
-        }
+    /// Gives the connection up and makes a new one; [`Signal::Reconnected`] tells when it is there.
+    pub(crate) fn reconnect(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let (running, patience) = (self.own.running(), self.timeout);
+        async move { running.reconnect(patience).await }
     }
 
-    /// The next thing that came in.
+    /// The next thing that came in. When the client has ended, which it does only with the runtime, nothing comes
+    /// any more: a signal of that would come again and again.
     ///
     /// # Cancel safety
     ///
@@ -164,20 +170,24 @@ impl Subscriber {
         loop {
             let signal = tokio::select! {
                 biased;
-                reconnect = self.reconnects.recv() => Some(match reconnect {
-                    Ok(_) | Err(RecvError::Lagged(_)) => Signal::Reconnected,
-                    Err(RecvError::Closed) => Signal::Closed,
-                }),
+                reconnect = self.reconnects.recv() => match reconnect {
+                    Ok(_) | Err(RecvError::Lagged(_)) => {
+                        // In a cluster there is one for each node.
+                        while self.reconnects.try_recv().is_ok() {}
+                        Some(Signal::Reconnected)
+                    }
+                    Err(RecvError::Closed) => std::future::pending().await,
+                },
                 message = self.messages.recv() => match message {
                     Ok(message) => self.sort(message),
                     Err(RecvError::Lagged(_)) => Some(Signal::Lagged),
-                    Err(RecvError::Closed) => Some(Signal::Closed),
+                    Err(RecvError::Closed) => std::future::pending().await,
                 },
                 event = self.events.recv() => match event {
                     Ok(event) => lock_ended(&self.keys, &event),
                     // Only hints were lost: the timers know.
                     Err(RecvError::Lagged(_)) => None,
-                    Err(RecvError::Closed) => Some(Signal::Closed),
+                    Err(RecvError::Closed) => std::future::pending().await,
                 },
             };
             if let Some(signal) = signal {
@@ -186,9 +196,9 @@ impl Subscriber {
         }
     }
 
-    /// Ends the connection.
+    /// Ends the connection. Takes a second at most.
     pub(crate) async fn close(self) {
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.own.0.quit()).await;
+        self.own.close().await;
     }
 
     fn options(&self, attempts: u32) -> Options {
@@ -209,7 +219,8 @@ impl Subscriber {
         };
         let channel = &*message.channel;
         if self.inbox.as_deref() == Some(channel) {
-            Some(Signal::Inbox(bytes))
+            // A slice of the read buffer, which a payload that is kept would keep whole.
+            Some(Signal::Inbox(Bytes::copy_from_slice(&bytes)))
         } else if channel == self.keys.control {
             Some(Signal::Control(bytes))
         } else if channel == self.keys.released {

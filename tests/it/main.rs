@@ -3,6 +3,8 @@
 mod support;
 
 mod faults;
+mod house;
+mod old_interface;
 mod releasing;
 mod takeover;
 mod worker;

@@ -2,6 +2,7 @@
 
 pub(crate) mod ledger;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod server;
 
 use std::time::Duration;
@@ -16,7 +17,7 @@ pub(crate) use server::RedisServer;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A lock's time to live in tests: short enough to wait for, long enough for a machine that stalls.
-pub(crate) const TTL: Duration = Duration::from_millis(1_000);
+pub(crate) const TTL: Duration = Duration::from_millis(2_000);
 
 pub(crate) fn builder() -> ClusterBuilder {
     Cluster::builder("test").lock_ttl(TTL).release_timeout(Duration::from_secs(20))

@@ -85,16 +85,22 @@ impl Process {
     pub(crate) fn wait_for_adds(&self, count: usize) -> (HashMap<String, u64>, u64) {
         let (mut jobs, mut last) = (HashMap::new(), 0);
         while jobs.len() < count {
-            if let Some(Report::Add { job, epoch, at }) = self.next() {
-                assert!(jobs.insert(job, epoch).is_none(), "added twice");
-                last = at;
+            match self.next() {
+                Some(Report::Add { job, epoch, at }) => {
+                    assert!(jobs.insert(job, epoch).is_none(), "added twice");
+                    last = at;
+                }
+                Some(Report::Close { reason, .. }) => panic!("the worker closed: {reason}"),
+                Some(_) => {}
+                None => panic!("the process ended"),
             }
         }
         (jobs, last)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")), signal).expect("can be signalled");
+        kill(Pid::from_raw(i32::try_from(self.child.id()).expect("a pid")), signal)
+            .expect("can be signalled");
     }
 
     pub(crate) fn kill(&mut self) {

@@ -1,28 +1,30 @@
 //! A private Redis (or Valkey) server for one test: on a unix socket and a free loopback port, in a temporary
-//! directory. Killed on drop, its log printed when the test fails; leaves nothing behind.
+//! directory. Its log is printed when the test fails. It leaves nothing behind, even when the test is killed.
 //!
-//! Blocking, by std alone. Used by the unit tests of `src` too, so it names nothing of the crate.
+//! Blocking, by std alone. It names nothing of the crate, so that unit tests of `src` can use it too.
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a server may take to come up or to answer. It takes milliseconds; machines are shared.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct RedisServer {
     dir: TempDir,
     port: u16,
     args: Vec<String>,
     child: Child,
+    watchdog: Watchdog,
 }
 
 impl RedisServer {
@@ -38,35 +40,39 @@ impl RedisServer {
 
     /// A server with settings of its own, such as `["--maxmemory", "5mb"]`.
     pub fn with(args: &[&str]) -> Self {
-        let dir = tempfile::Builder::new().prefix("assemblage-").tempdir().expect("a temporary directory");
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut why = String::new();
         // A free port may be taken by another before the server has it.
-        for _ in 0..20 {
+        for _ in 0..5 {
+            let dir =
+                tempfile::Builder::new().prefix("assemblage-").tempdir().expect("a temporary directory");
             let port = free_port();
-            let child = spawn(&dir, port, &args);
-            let mut server = Self { dir: tempfile::tempdir().expect("a temporary directory"), port, args: args.clone(), child };
-            if server.wait_until_up_in(&dir) {
-                server.dir = dir;
-                return server;
+            let mut watchdog = Watchdog::new(dir.path());
+            let child = spawn(dir.path(), port, &args, &mut watchdog);
+            let mut server = Self { dir, port, args: args.clone(), child, watchdog };
+            match server.wait_until_up() {
+                Ok(()) => return server,
+                Err(log) => why = log,
             }
         }
-        panic!("no server came up: is redis-server (or valkey-server) installed? See scripts/ensure-server");
+        panic!("no server comes up with {args:?}: {why}");
     }
 
-    fn wait_until_up_in(&mut self, dir: &TempDir) -> bool {
-        let (socket, start) = (dir.path().join("redis.sock"), Instant::now());
+    /// Waits for an answer to PING; with the log if the process ended instead.
+    fn wait_until_up(&mut self) -> Result<(), String> {
+        let (socket, start) = (self.socket(), Instant::now());
         while start.elapsed() < PATIENCE {
-            if self.child.try_wait().expect("the server's state").is_some() {
-                return false;
+            if let Some(status) = self.child.try_wait().expect("the server's state") {
+                return Err(format!("{status}\n{}", self.log()));
             }
             if let Ok(mut connection) = Connection::open(&socket)
-                && matches!(connection.command(&["PING"]), Reply::Simple(text) if text == "PONG")
+                && connection.command(&["PING"]) == Reply::Simple("PONG".into())
             {
-                return true;
+                return Ok(());
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        panic!("the server did not answer within {PATIENCE:?}\n{}", self.log());
+        panic!("the server did not answer within {PATIENCE:?}");
     }
 
     pub fn url(&self) -> String {
@@ -95,7 +101,7 @@ impl RedisServer {
         Connection::open(&self.socket()).expect("the server takes connections")
     }
 
-    /// Ends it as a power cut would.
+    /// Ends it at once, without a goodbye to its clients or its disk.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -105,14 +111,10 @@ impl RedisServer {
     pub fn start_again(&mut self) {
         let start = Instant::now();
         loop {
-            self.child = spawn(&self.dir, self.port, &self.args);
-            let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a temporary directory"));
-            let up = self.wait_until_up_in(&dir);
-            self.dir = dir;
-            if up {
-                return;
-            }
-            assert!(start.elapsed() < PATIENCE, "the server does not come back\n{}", self.log());
+            self.child = spawn(self.dir.path(), self.port, &self.args, &mut self.watchdog);
+            let Err(why) = self.wait_until_up() else { return };
+            // Somebody's outgoing connection may have the port for a moment.
+            assert!(start.elapsed() < PATIENCE, "the server does not come back: {why}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -142,6 +144,10 @@ impl RedisServer {
         kill(pid, signal).expect("the server can be signalled");
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -149,19 +155,49 @@ impl RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        self.resume_quietly();
-        self.kill();
+        self.kill(); // a paused process is killed as well
+        self.watchdog.call_off();
         if std::thread::panicking() {
-            eprintln!("--- the server's log\n{}", self.log());
+            eprintln!("--- the log of the server on port {}\n{}", self.port, self.log());
         }
     }
 }
 
-impl RedisServer {
-    fn resume_quietly(&self) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+/// A shell that outlives the test process if that one is killed, and then ends the server and removes its directory.
+///
+/// It is told each server's process by a line; when its input ends after an empty line, all is in order.
+struct Watchdog {
+    child: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Watchdog {
+    const SCRIPT: &str = r#"trap '' INT TERM HUP
+        while read -r line; do pid=$line; done
+        if [ -n "$pid" ]; then kill -9 "$pid"; rm -rf "$1"; fi"#;
+
+    fn new(dir: &Path) -> Self {
+        let mut child = Command::new("sh")
+            .args(["-c", Self::SCRIPT, "watchdog"])
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh");
+        let input = child.stdin.take();
+        Self { child, input }
+    }
+
+    fn watch(&mut self, pid: u32) {
+        writeln!(self.input.as_mut().expect("not called off"), "{pid}").expect("the watchdog is there");
+    }
+
+    fn call_off(&mut self) {
+        if let Some(mut input) = self.input.take() {
+            let _ = writeln!(input);
         }
+        let _ = self.child.wait();
     }
 }
 
@@ -176,23 +212,28 @@ fn program() -> String {
         return program;
     }
     let installed = |name: &str| {
-        std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+        std::env::var_os("PATH")
+            .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
     };
     if installed("redis-server") { "redis-server".into() } else { "valkey-server".into() }
 }
 
-fn spawn(dir: &TempDir, port: u16, args: &[String]) -> Child {
-    let path = |name: &str| dir.path().join(name).display().to_string();
-    let port = port.to_string();
-    Command::new(program())
-        .args(["--port", &port, "--bind", "127.0.0.1", "--unixsocket", &path("redis.sock")])
-        .args(["--dir", &dir.path().display().to_string(), "--logfile", &path("log"), "--save", ""])
+fn spawn(dir: &Path, port: u16, args: &[String], watchdog: &mut Watchdog) -> Child {
+    let child = Command::new(program())
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+        .arg(dir)
+        .arg("--unixsocket")
+        .arg(dir.join("redis.sock"))
+        .arg("--logfile")
+        .arg(dir.join("log"))
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap_or_else(|error| panic!("{} does not start: {error}; see scripts/ensure-server", program()))
+        .unwrap_or_else(|error| panic!("{} does not start: {error}. Run scripts/ensure-server", program()));
+    watchdog.watch(child.id());
+    child
 }
 
 /// What the server answered.
@@ -249,7 +290,7 @@ impl fmt::Debug for Reply {
 pub struct Connection(BufReader<UnixStream>);
 
 impl Connection {
-    fn open(socket: &std::path::Path) -> std::io::Result<Self> {
+    fn open(socket: &Path) -> std::io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self(BufReader::new(stream)))

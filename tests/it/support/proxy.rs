@@ -1,0 +1,223 @@
+//! A TCP proxy between a client and its server, for what networks do: cut, swallow, delay.
+//!
+//! Two threads a connection, by std alone. Bytes are passed on whole or the connection is lost for good: TCP never
+//! leaves a hole in a stream, so neither does this.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+/// What becomes of the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Pass,
+    /// Each piece is held back so long, in both directions. Pieces that queue up may wait twice that.
+    Delay(Duration),
+    /// Connections are taken, and all bytes are swallowed.
+    BlackHole,
+    /// Connections are closed, the new ones too.
+    Cut,
+    /// The proxy was dropped.
+    Over,
+}
+
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    server: SocketAddr,
+    mode: Mutex<Mode>,
+    links: Mutex<Vec<Weak<Link>>>,
+}
+
+/// A client's connection and the one to the server that belongs to it.
+struct Link {
+    client: TcpStream,
+    server: TcpStream,
+    /// Bytes of it were swallowed: nothing may pass any more.
+    lost: AtomicBool,
+}
+
+impl Proxy {
+    /// A proxy on a free loopback port, to a server on a loopback port. It begins by passing all on.
+    pub(crate) fn start(server_port: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let shared = Arc::new(Shared {
+            server: (Ipv4Addr::LOCALHOST, server_port).into(),
+            mode: Mutex::new(Mode::Pass),
+            links: Mutex::default(),
+        });
+        std::thread::spawn({
+            let shared = shared.clone();
+            move || shared.accept(&listener)
+        });
+        Self { address, shared }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    /// All is well again. What was swallowed is not made up for: those connections are closed.
+    pub(crate) fn pass(&self) {
+        self.shared.set(Mode::Pass);
+        self.shared.close(|link| link.lost.load(Ordering::SeqCst));
+    }
+
+    /// Holds back every piece in both directions.
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.shared.set(Mode::Delay(delay));
+    }
+
+    /// Takes connections and bytes, and nothing comes of them.
+    pub(crate) fn black_hole(&self) {
+        self.shared.set(Mode::BlackHole);
+    }
+
+    /// Closes every connection, and each new one at once, until `pass`.
+    pub(crate) fn cut(&self) {
+        self.shared.set(Mode::Cut);
+        self.shared.close(|_| true);
+    }
+
+    /// Closes every connection once; a new one is as good as before.
+    pub(crate) fn close_connections(&self) {
+        self.shared.close(|_| true);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.set(Mode::Over);
+        self.shared.close(|_| true);
+        let _ = TcpStream::connect(self.address); // wakes `accept`, which ends
+    }
+}
+
+impl Shared {
+    fn mode(&self) -> Mode {
+        *self.mode.lock().expect("no panic with it")
+    }
+
+    fn set(&self, mode: Mode) {
+        *self.mode.lock().expect("no panic with it") = mode;
+    }
+
+    fn close(&self, which: impl Fn(&Link) -> bool) {
+        let links = self.links.lock().expect("no panic with it");
+        links.iter().filter_map(Weak::upgrade).filter(|link| which(link)).for_each(|link| link.close());
+    }
+
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        for client in listener.incoming().filter_map(Result::ok) {
+            match self.mode() {
+                Mode::Over => return,
+                Mode::Cut => continue,
+                Mode::Pass | Mode::Delay(_) | Mode::BlackHole => {}
+            }
+            // Without a server the client's connection is closed, as the server's own port would.
+            let Ok(server) = TcpStream::connect(self.server) else { continue };
+            let _ = (client.set_nodelay(true), server.set_nodelay(true));
+            let link = Arc::new(Link { client, server, lost: AtomicBool::new(false) });
+            {
+                let mut links = self.links.lock().expect("no panic with it");
+                links.retain(|link| link.strong_count() > 0);
+                links.push(Arc::downgrade(&link));
+            }
+            // Cut while it was made: it was in no list then.
+            if matches!(self.mode(), Mode::Cut | Mode::Over) {
+                link.close();
+            }
+            let (shared, other) = (self.clone(), link.clone());
+            std::thread::spawn(move || shared.pump(&other, &other.client, &other.server));
+            let shared = self.clone();
+            std::thread::spawn(move || shared.pump(&link, &link.server, &link.client));
+        }
+    }
+
+    /// Carries bytes one way until the connection ends; then ends both.
+    fn pump(&self, link: &Link, mut from: &TcpStream, mut to: &TcpStream) {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            match self.mode() {
+                Mode::Cut | Mode::Over => break,
+                Mode::BlackHole => link.lost.store(true, Ordering::SeqCst),
+                Mode::Delay(delay) => std::thread::sleep(delay),
+                Mode::Pass => {}
+            }
+            if !link.lost.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        link.close();
+    }
+}
+
+impl Link {
+    fn close(&self) {
+        let _ = (self.client.shutdown(Shutdown::Both), self.server.shutdown(Shutdown::Both));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::support::RedisServer;
+
+    fn connect(proxy: &Proxy) -> TcpStream {
+        let stream = TcpStream::connect(proxy.url().trim_start_matches("redis://")).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_millis(300))).expect("can be set");
+        stream
+    }
+
+    /// Whether a PING was answered; an error if it was not within the stream's patience, or never will be.
+    fn ping(mut stream: &TcpStream) -> std::io::Result<()> {
+        stream.write_all(b"PING\r\n")?;
+        let mut answer = [0; 7];
+        stream.read_exact(&mut answer)?;
+        assert_eq!(&answer, b"+PONG\r\n");
+        Ok(())
+    }
+
+    #[test]
+    fn the_proxy_does_what_it_is_told() {
+        let server = RedisServer::start();
+        let proxy = Proxy::start(server.port());
+        let first = connect(&proxy);
+        ping(&first).expect("passed on");
+
+        proxy.delay(Duration::from_millis(50));
+        let start = Instant::now();
+        ping(&first).expect("passed on, later");
+        assert!(start.elapsed() >= Duration::from_millis(100), "delayed both ways");
+
+        proxy.pass();
+        ping(&first).expect("a delayed connection has lost nothing");
+        proxy.black_hole();
+        assert!(matches!(ping(&first).unwrap_err().kind(), std::io::ErrorKind::WouldBlock), "no answer");
+        let second = connect(&proxy);
+        assert!(matches!(ping(&second).unwrap_err().kind(), std::io::ErrorKind::WouldBlock), "no answer");
+        proxy.pass();
+        assert!(ping(&first).is_err(), "what has lost bytes is over");
+        let third = connect(&proxy);
+        ping(&third).expect("a new one is good");
+
+        proxy.close_connections();
+        assert!(ping(&third).is_err());
+        let fourth = connect(&proxy);
+        ping(&fourth).expect("a new one is good");
+
+        proxy.cut();
+        assert!(ping(&fourth).is_err());
+        assert!(ping(&connect(&proxy)).is_err(), "a new one is closed");
+        proxy.pass();
+        ping(&connect(&proxy)).expect("all is well again");
+    }
+}
