@@ -10,3 +10,5 @@ pub(crate) mod script;
 pub(crate) mod server;
 pub(crate) mod store;
 pub(crate) mod subscriber;
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,13 @@ impl Store {
     }
 
     /// Runs a script. `what` says to people what was tried.
-    async fn run(&self, what: &str, script: &'static Script, keys: &[&str], args: Vec<Bytes>) -> Result<Reply> {
+    async fn run(
+        &self,
+        what: &str,
+        script: &'static Script,
+        keys: &[&str],
+        args: Vec<Bytes>,
+    ) -> Result<Reply> {
         self.run_within(self.timeout, what, script, keys, args).await
     }
 
@@ -87,13 +93,16 @@ impl Store {
                 // Its clock is ahead of what we thought, and nothing was done: once more, by its clock.
                 Err(error) if code(&error) == "LATE" && !late => {
                     late = true;
-                    let now = error.details().split_ascii_whitespace().nth(1).and_then(|now| now.parse().ok());
+                    let now =
+                        error.details().split_ascii_whitespace().nth(1).and_then(|now| now.parse().ok());
                     self.note_time(now.unwrap_or(0), sent);
                 }
                 Err(error) if code(&error) == "LATE" => {
                     return Err(Error::new(
                         ErrorKind::Timeout,
-                        format!("{what}: it took longer than the command timeout to get there; nothing was done. Try again"),
+                        format!(
+                            "{what}: it took longer than the command timeout to get there; nothing was done. Try again"
+                        ),
                     ));
                 }
                 answer => return Reply::new(script.name, answer.map_err(|error| translate(what, &error))?),
@@ -102,13 +111,13 @@ impl Store {
     }
 
     /// The server's clock cannot be later than this, unless it was set.
-    fn server_time(&self, now: Instant) -> u64 {
+    pub(super) fn server_time(&self, now: Instant) -> u64 {
         let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         clock.us.saturating_add(now.saturating_duration_since(clock.sent).as_micros() as u64)
     }
 
     /// The answer to what was sent at `sent` says that the server's clock was `us` when it was run.
-    fn note_time(&self, us: u64, sent: Instant) {
+    pub(super) fn note_time(&self, us: u64, sent: Instant) {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = ServerClock { us, sent };
     }
 }

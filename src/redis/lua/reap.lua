@@ -47,8 +47,8 @@ if redis.call('HDEL', K.workers, worker) == 1 then
   redis.call('ZREM', K.load, worker)
   send(worker, tick(), { 0, 0, 0, FENCED })
   sent[worker] = nil
-  redis.call('HDEL', K.inbox, worker)
 end
+redis.call('HDEL', K.inbox, worker) -- in each batch: a delete between two of them has put it back
 local moved, left = evict(worker, limit)
 if left == 0 then
   redis.call('ZREM', K.deadlines, worker)
