@@ -54,7 +54,8 @@ impl Record {
             "r" => JobState::Releasing { worker, epoch },
             _ => return None,
         };
-        Some(Self { state, grant, born })
+        // The scripts leave a record of another form alone: it is none here either.
+        fields.next().is_none().then_some(Self { state, grant, born })
     }
 }
 

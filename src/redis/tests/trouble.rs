@@ -145,6 +145,42 @@ async fn a_key_of_another_type_is_an_error() {
     }
 }
 
+// A record that cannot be read says nothing of who holds the job: no second owner is made of it.
+#[tokio::test]
+async fn a_job_whose_record_cannot_be_read_is_left_alone() {
+    let records =
+        ["", "a", "a 1 2", "a 1 2 3 4", "a x 2 3", "message", "a 1 2 -3", "ab 1 2 3", "a  1 2 3", "\0"];
+    for record in records {
+        let (mut bench, members) = Bench::with_workers(1).await;
+        let (_, grant) = bench.add("a", "one").await;
+        bench.command(&["HSET", "@owner", "a", record]);
+        bench.look();
+        assert_eq!(
+            kind(bench.store.add(&[(id("a"), Bytes::new())]).await),
+            Some(ErrorKind::Protocol),
+            "{record}"
+        );
+        for born in [None, Some(grant), Some(Revision(0))] {
+            assert_eq!(
+                kind(bench.store.delete(&[(id("a"), born)]).await),
+                Some(ErrorKind::Protocol),
+                "{record}"
+            );
+        }
+        assert!(!bench.release(members[0].worker, "a", grant).await);
+        assert!(!bench.release(WorkerId(0), "a", Revision(0)).await);
+        assert_eq!(bench.store.sync(&members[0], Revision(0), None).await.unwrap().unwrap().rows, []);
+        assert_eq!(kind(bench.store.find(&id("a")).await), Some(ErrorKind::Protocol), "{record}");
+        assert_eq!(kind(bench.store.list("0").await), Some(ErrorKind::Protocol), "{record}");
+        assert_eq!(bench.look(), NOTHING, "{record}");
+        // It keeps nobody from what is in order.
+        assert_eq!(bench.add("b", "two").await.0, AddCode::Assigned);
+        bench.end_lock(members[0].worker);
+        assert_eq!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Reaped { moved: 2, left: 0 });
+        assert_eq!(bench.command(&["HGET", "@owner", "a"]).text(), record);
+    }
+}
+
 // Numbers that are too large, negative or none: an error, or the next best number; never a panic.
 #[tokio::test]
 async fn numbers_that_are_none_do_no_harm() {
