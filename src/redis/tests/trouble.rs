@@ -55,6 +55,20 @@ async fn a_full_memory_refuses_what_is_new_and_nothing_else() {
     assert_eq!(bench.add("c", "three").await.0, AddCode::Pending);
 }
 
+// Who comes to delete jobs, and so to free memory, must get in; and a restart of the server must be noted.
+#[tokio::test]
+async fn a_cluster_is_opened_although_memory_is_full() {
+    let mut bench = Bench::new().await;
+    bench.add("a", "one").await;
+    bench.look();
+    bench.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(bench.store.open("run-1").await.unwrap().incarnation, bench.incarnation);
+    assert_eq!(bench.look(), NOTHING);
+    bench.store.open("run-2").await.unwrap();
+    assert_eq!(bench.look(), ["meta lifted: r2", "meta run_id: run-2", "rev: r2"]);
+    assert_eq!(bench.delete("a", None).await, DeleteCode::Gone);
+}
+
 #[tokio::test]
 async fn scripts_that_were_flushed_are_sent_again() {
     let (mut bench, members) = Bench::with_workers(1).await;
