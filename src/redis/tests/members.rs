@@ -205,6 +205,21 @@ async fn beat_restores_a_lock_that_was_evicted_and_revives_none_that_has_ended()
     assert_eq!(bench.look(), NOTHING);
 }
 
+// What is not reaped may beat: a key that outlives its deadline is a lock, for both.
+#[tokio::test]
+async fn a_lock_whose_key_is_there_has_not_ended() {
+    let (mut bench, members) = Bench::with_workers(1).await;
+    bench.command(&["ZADD", "@deadlines", "1000", "1"]);
+    assert!(matches!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Alive { .. }));
+    assert!(bench.store.beat(&members[0], BEATEN, false).await.unwrap().is_ok());
+    bench.look();
+    bench.command(&["DEL", "@lock:1"]);
+    assert!(
+        matches!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Alive { .. }),
+        "its deadline is anew"
+    );
+}
+
 // The same by time, and not by hand.
 #[tokio::test]
 async fn a_lock_ends_by_itself_and_then_its_worker_cannot_beat_and_can_be_reaped() {

@@ -124,7 +124,9 @@ async fn small_page(bench: &Bench, cursor: i64, limit: usize, max_bytes: usize) 
     while !reply.is_empty() {
         let (job, grant) = (reply.text().unwrap(), reply.int().unwrap());
         rows.push((job, grant));
-        (reply.int().unwrap(), reply.int().unwrap(), reply.bytes().unwrap());
+        reply.int().unwrap();
+        reply.int().unwrap();
+        reply.bytes().unwrap();
     }
     (rows, next)
 }
