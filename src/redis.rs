@@ -12,3 +12,5 @@ mod script_test;
 pub(crate) mod server;
 pub(crate) mod store;
 pub(crate) mod subscriber;
+#[cfg(test)]
+mod tests;

@@ -113,13 +113,13 @@ impl Store {
     }
 
     /// The server's clock cannot be later than this, unless it was set.
-    fn server_time(&self, now: Instant) -> u64 {
+    pub(super) fn server_time(&self, now: Instant) -> u64 {
         let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         clock.us.saturating_add(now.saturating_duration_since(clock.sent).as_micros() as u64)
     }
 
     /// The answer to what was sent at `sent` says that the server's clock was `us` when it was run.
-    fn note_time(&self, us: u64, sent: Instant) {
+    pub(super) fn note_time(&self, us: u64, sent: Instant) {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = ServerClock { us, sent };
     }
 }

@@ -175,6 +175,65 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn every_other_message_is_read_as_it_was_written(
+            revision in 0u64..1 << 53, previous in 0u64..1 << 53, number in any::<u64>(), job in "[^\\p{Cc}]{1,63}",
+        ) {
+            let (revision, previous, job) = (Revision(revision), Revision(previous), JobId::new(job).unwrap());
+            let head = (1, revision.0, previous.0);
+            for (code, reason) in [(1, DeleteReason::Removed), (2, DeleteReason::Rebalanced)] {
+                let bytes = pack(&(head.0, head.1, head.2, 2, job.as_str(), number, code), b"");
+                let body = Body::Delete { job: job.clone(), grant: Revision(number), reason };
+                prop_assert_eq!(frame(&bytes), Ok(Frame { revision, previous, body }));
+            }
+            let fenced = Frame { revision, previous, body: Body::Fenced };
+            prop_assert_eq!(frame(&pack(&(head.0, head.1, head.2, 3), b"")), Ok(fenced));
+            let worker = WorkerId(number);
+            for (kind, message) in
+                [(1, Control::Left(worker)), (2, Control::Reaping(worker)), (3, Control::Reaped(worker))]
+            {
+                prop_assert_eq!(control(&pack(&(1, kind, number), b"")), Ok(message));
+            }
+            let grant = Revision(number);
+            prop_assert_eq!(released(&pack(&(1, job.as_str(), number), b"")), Ok(Released { job, grant }));
+        }
+
+        // What was cut off anywhere in its header is not taken for a message.
+        #[test]
+        fn a_message_that_was_cut_off_is_malformed(job in "[a-z]{1,40}", number in 0u64..1 << 53) {
+            let add = pack(&(1, number, number, 1, &job, number), b"");
+            let delete = pack(&(1, number, number, 2, &job, number, 1), b"");
+            let (left, gone) = (pack(&(1, 1, number), b""), pack(&(1, &job, number), b""));
+            prop_assert!((0..add.len()).all(|end| frame(&add[..end]).is_err()));
+            prop_assert!((0..delete.len()).all(|end| frame(&delete[..end]).is_err()));
+            prop_assert!((0..left.len()).all(|end| control(&left[..end]).is_err()));
+            prop_assert!((0..gone.len()).all(|end| released(&gone[..end]).is_err()));
+        }
+
+        // One byte that is another: any answer, and no panic; the fields that come before it do not decide.
+        #[test]
+        fn a_byte_that_was_flipped_does_not_panic(
+            job in "[a-z]{1,40}", at in any::<prop::sample::Index>(), byte in any::<u8>(), payload in "[a-z]{0,9}",
+        ) {
+            let mut bytes = pack(&(1, 1u64 << 50, 7, 1, &job, 1u64 << 50, "later"), payload.as_bytes());
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = (frame(&bytes), control(&bytes), released(&bytes));
+        }
+    }
+
+    // The server's cmsgpack writes 2^63 as a float; an id that is not UTF-8, or not an id, is none.
+    #[test]
+    fn a_number_or_an_id_that_is_none_is_malformed() {
+        assert_eq!(control(&pack(&(1, 1, 2.0_f32.powi(63)), b"")), Err(Malformed));
+        assert_eq!(control(&pack(&(1, 1, -1), b"")), Err(Malformed));
+        assert_eq!(released(&[0x93, 1, 0xa2, 0xff, 0xfe, 5]), Err(Malformed));
+        for id in ["", "a\nb", &"x".repeat(256)] {
+            assert_eq!(released(&pack(&(1, id, 5), b"")), Err(Malformed), "{id:?}");
+        }
+    }
+
     #[test]
     fn a_length_that_lies_is_malformed_and_allocates_nothing() {
         // An id that claims to be 4 GiB long, and an array that claims 65,535 fields.

@@ -14,7 +14,8 @@
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] not_after   us by the server's clock
 -- ARGV[3...] job, payload   pairs
--- Returns {n, code, born, code, born, ...}: 0 exists, 1 assigned, 2 pending, 3 waits for a release; born: its add's revision
+-- Returns {n, code, born, code, born, ...}: 0 exists, 1 assigned, 2 pending, 3 waits for a release, 4 left alone, as
+--   its record cannot be read (born 0); born: its add's revision
 -- Errors LATE <now_us>: the server's clock is past not_after; nothing was done
 -- Publishes an `add` frame for each assigned job
 
@@ -42,8 +43,10 @@ for i = 3, #ARGV, 2 do
     redis.call('HSET', K.jobs, job, payload)
     redis.call('HSET', K.owner, job, 'r ' .. worker .. ' ' .. grant .. ' ' .. born)
     code = 3
+  elseif state == '?' then
+    code = 4
   end
-  reply[#reply + 1], reply[#reply + 2] = code, tonumber(born)
+  reply[#reply + 1], reply[#reply + 2] = code, tonumber(born or 0)
 end
 
 commit()

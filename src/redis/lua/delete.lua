@@ -11,7 +11,8 @@
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] not_after   us by the server's clock
 -- ARGV[3...] job, born   pairs
--- Returns {n, code, worker, grant, ...}: 0 unknown, 1 gone, 2 its owner (worker, grant) is letting go
+-- Returns {n, code, worker, grant, ...}: 0 unknown, 1 gone, 2 its owner (worker, grant) is letting go, 3 left alone,
+--   as its record cannot be read
 -- Errors LATE <now_us>: the server's clock is past not_after; nothing was done
 -- Publishes a `delete` frame to the owner of each job that is now marked
 
@@ -29,7 +30,9 @@ for i = 3, #ARGV, 2 do
   local job, meant = ARGV[i], ARGV[i + 1]
   local state, worker, grant, born = owner_of(job)
   local code = 0
-  if state == 'r' and born == '0' then
+  if state == '?' then
+    code = 3
+  elseif state == 'r' and born == '0' then
     code = 2 -- deleted already
   elseif state and (meant == '0' or meant == born) then
     redis.call('HDEL', K.jobs, job)

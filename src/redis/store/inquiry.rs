@@ -47,9 +47,6 @@ impl Record {
         let state = fields.next()?;
         let mut number = || fields.next()?.parse::<u64>().ok();
         let (worker, grant, born) = (WorkerId(number()?), Revision(number()?), Revision(number()?));
-        if fields.next().is_some() {
-            return None; // the scripts do not take it for a record either
-        }
         let epoch = Epoch(grant.max(lifted).get());
         let state = match state {
             "p" => JobState::Pending,
@@ -57,7 +54,8 @@ impl Record {
             "r" => JobState::Releasing { worker, epoch },
             _ => return None,
         };
-        Some(Self { state, grant, born })
+        // The scripts leave a record of another form alone: it is none here either.
+        fields.next().is_none().then_some(Self { state, grant, born })
     }
 }
 

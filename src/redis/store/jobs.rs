@@ -60,6 +60,7 @@ impl Store {
                 1 => AddCode::Assigned,
                 2 => AddCode::Pending,
                 3 => AddCode::AfterRelease,
+                // 4: its record cannot be read. The rest of the batch was done.
                 _ => return Err(reply.unexpected()),
             };
             codes.push((code, reply.revision()?));
@@ -88,6 +89,7 @@ impl Store {
                 0 => DeleteCode::Unknown,
                 1 => DeleteCode::Gone,
                 2 => DeleteCode::Releasing { worker, grant },
+                // 3: its record cannot be read. The rest of the batch was done.
                 _ => return Err(reply.unexpected()),
             });
         }

@@ -27,12 +27,14 @@ local function tick()
 end
 
 -- "<state> <worker> <grant> <born>", see PROTOCOL.md; nil where there is no such job.
+-- A record of another form has state '?' and nothing else: somebody may hold that job, so it is not free.
 local function owner_of(job)
   local record = redis.call('HGET', K.owner, job)
   if not record then
     return nil
   end
-  return string.match(record, '^(%a) (%d+) (%d+) (%d+)$')
+  local state, worker, grant, born = string.match(record, '^([par]) (%d+) (%d+) (%d+)$')
+  return state or '?', worker, grant, born
 end
 
 local function score_of(worker, grant)

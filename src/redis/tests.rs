@@ -1,0 +1,10 @@
+//! The scripts, through the store, against real servers: what each leaves in the keyspace and what it publishes.
+
+mod bench;
+mod headers;
+mod inquiry;
+mod jobs;
+mod members;
+mod paging;
+mod takeover;
+mod trouble;

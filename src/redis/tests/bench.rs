@@ -1,0 +1,339 @@
+//! One cluster on a server of its own, and what became different in it since the last look.
+//!
+//! ```text
+//! owner a: a 1 r2 r2                     this field of this key is new, or has another value
+//! pending a: -                           it is gone
+//! inbox:1 <- r2 after r1: add a r2 "x"   this was published
+//! ```
+//!
+//! Every field of every key is compared, so a line that a test does not name is a write that it did not expect. What
+//! differs from run to run is replaced: revisions by `r1`, `r2`, .. in the order in which they came to be; a time that
+//! is left by the next full ten seconds; the incarnation by `ME`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use fred::clients::Client;
+use fred::error::Error as FredError;
+use fred::interfaces::ClientLike;
+use fred::types::config::Config;
+use fred::types::{Builder, Value};
+
+use crate::error::Result;
+use crate::id::{JobId, Revision, WorkerId};
+use crate::message::{Body, SPAN};
+use crate::redis::connect::Commands;
+use crate::redis::script::Script;
+use crate::redis::store::{AddCode, DeleteCode, Member, Store};
+use crate::test_server::{Connection, RedisServer, Reply};
+use crate::wire::frame;
+use crate::wire::keys::Keys;
+
+/// One time to live for each kind of command, so that what is left tells which one set it.
+pub(super) const RESERVED: Duration = Duration::from_secs(25);
+pub(super) const JOINED: Duration = Duration::from_secs(45);
+pub(super) const BEATEN: Duration = Duration::from_secs(65);
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The inboxes that are listened to.
+const INBOXES: std::ops::RangeInclusive<u64> = 1..=4;
+
+pub(super) struct Bench {
+    pub(super) server: RedisServer,
+    pub(super) store: Store,
+    pub(super) keys: Arc<Keys>,
+    pub(super) incarnation: Arc<str>,
+    client: Client,
+    raw: Connection,
+    ears: Connection,
+    seen: BTreeMap<String, String>,
+    revisions: BTreeMap<u64, String>,
+}
+
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+impl Bench {
+    pub(super) async fn new() -> Self {
+        Self::on(RedisServer::start()).await
+    }
+
+    pub(super) async fn on(server: RedisServer) -> Self {
+        let keys = Arc::new(Keys::new("assemblage", "bench"));
+        let client = connect(&server).await;
+        let store = Store::new(Commands::Client(client.clone()), keys.clone(), TIMEOUT);
+        let incarnation = store.open("run-1").await.expect("it opens").incarnation;
+        let (raw, mut ears) = (server.connect(), server.connect());
+        let inboxes = INBOXES.map(|worker| keys.inbox_of(WorkerId(worker)));
+        for channel in inboxes.chain([keys.control.clone(), keys.released.clone()]) {
+            ears.command(&["SSUBSCRIBE", &channel]);
+        }
+        let (seen, revisions) = (BTreeMap::new(), BTreeMap::new());
+        let mut bench = Self { server, store, keys, incarnation, client, raw, ears, seen, revisions };
+        bench.look();
+        bench
+    }
+
+    /// Another store, with what a new process knows. The plain connections stay as they are.
+    pub(super) fn store(&self, timeout: Duration) -> Store {
+        Store::new(Commands::Client(self.client.clone()), self.keys.clone(), timeout)
+    }
+
+    /// After a restart of the server.
+    pub(super) async fn reconnect(&mut self) {
+        self.client = connect(&self.server).await;
+        self.store = self.store(TIMEOUT);
+    }
+
+    /// With workers 1, 2, .. that have joined.
+    pub(super) async fn with_workers(count: usize) -> (Self, Vec<Member>) {
+        let mut bench = Self::new().await;
+        let mut members = Vec::new();
+        for _ in 0..count {
+            members.push(bench.joined().await);
+        }
+        bench.look();
+        (bench, members)
+    }
+
+    pub(super) async fn reserved(&self) -> Member {
+        let number = self.store.reserve(&self.incarnation, RESERVED, b"\x80 info".to_vec()).await;
+        let worker = number.expect("an answer").expect("this cluster");
+        Member { worker, incarnation: self.incarnation.clone() }
+    }
+
+    pub(super) async fn joined(&self) -> Member {
+        let member = self.reserved().await;
+        self.store.join(&member, JOINED).await.expect("an answer").expect("it may join");
+        member
+    }
+
+    pub(super) async fn add(&self, job: &str, payload: &'static str) -> (AddCode, Revision) {
+        self.store.add(&[(id(job), Bytes::from(payload))]).await.expect("an answer")[0]
+    }
+
+    pub(super) async fn delete(&self, job: &str, born: Option<Revision>) -> DeleteCode {
+        self.store.delete(&[(id(job), born)]).await.expect("an answer")[0]
+    }
+
+    pub(super) async fn release(&self, worker: WorkerId, job: &str, grant: Revision) -> bool {
+        self.store.release(worker, &[(id(job), grant)]).await.expect("an answer")[0]
+    }
+
+    /// Runs a script by itself, with the keys that its header names.
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        lock: WorkerId,
+        args: &[&[u8]],
+    ) -> std::result::Result<Value, FredError> {
+        let named = super::headers::keys(script).into_iter();
+        let keys: Vec<_> =
+            named.map(|key| if key == "lock" { self.keys.lock(lock) } else { self.key(&key) }).collect();
+        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+        let args = args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
+        let slot = fred::util::redis_keyslot(self.keys.meta.as_bytes());
+        script.run(&self.client, slot, TIMEOUT, &keys, args).await
+    }
+
+    /// The full name of a key.
+    pub(super) fn key(&self, name: &str) -> String {
+        self.keys.meta.replace("meta", name)
+    }
+
+    /// A command of the server; the word after `@` is the name of a key of the cluster.
+    pub(super) fn command(&mut self, words: &[&str]) -> Reply {
+        let full =
+            |word: &&str| word.strip_prefix('@').map_or_else(|| (*word).to_owned(), |name| self.key(name));
+        let words: Vec<String> = words.iter().map(full).collect();
+        let reply = self.raw.command(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(!matches!(reply, Reply::Error(_)), "{words:?}: {reply:?}");
+        reply
+    }
+
+    /// Ends a lock as time would: its deadline is past and its key is gone.
+    pub(super) fn end_lock(&mut self, worker: WorkerId) {
+        self.command(&["DEL", &format!("@lock:{worker}")]);
+        self.command(&["ZADD", "@deadlines", "1000", &worker.to_string()]);
+        self.look();
+    }
+
+    /// The name of a revision in what [`look`](Self::look) shows.
+    pub(super) fn name(&self, revision: Revision) -> String {
+        self.revisions.get(&revision.get()).cloned().unwrap_or_else(|| revision.to_string())
+    }
+
+    /// What is different since the last look: fields of keys, then messages in the order in which they were sent.
+    pub(super) fn look(&mut self) -> Vec<String> {
+        let heard = self.hear();
+        let dump = self.dump();
+        let texts = dump.iter().flat_map(|(_, fields)| fields).map(|(_, value)| &**value);
+        let texts = texts.chain(heard.iter().map(|text| text.as_bytes()));
+        let new: BTreeSet<u64> = texts.flat_map(numbers).filter(|number| is_revision(*number)).collect();
+        for revision in new {
+            let name = format!("r{}", self.revisions.len() + 1);
+            self.revisions.entry(revision).or_insert(name);
+        }
+
+        let mut now = BTreeMap::new();
+        for (key, fields) in &dump {
+            for (field, value) in fields {
+                let place = format!("{key} {}", field.escape_ascii());
+                now.insert(place.trim_end().to_owned(), self.shown(key, value));
+            }
+        }
+        let places: BTreeSet<&String> = self.seen.keys().chain(now.keys()).collect();
+        let different = places.into_iter().filter(|place| self.seen.get(*place) != now.get(*place));
+        let mut lines: Vec<_> = different
+            .map(|place| format!("{place}: {}", now.get(place).map_or("-", |value| value)))
+            .collect();
+        lines.extend(heard.iter().map(|text| self.plain(text)));
+        self.seen = now;
+        lines
+    }
+
+    /// Every key of the server.
+    fn dump(&mut self) -> Vec<(String, Fields)> {
+        let names = self.command(&["KEYS", "*"]);
+        let mut dump = Vec::new();
+        for name in names.list().iter().map(Reply::text) {
+            let read = match &*self.command(&["TYPE", &name]).text() {
+                "hash" => self.command(&["HGETALL", &name]),
+                "zset" => self.command(&["ZRANGE", &name, "0", "-1", "WITHSCORES"]),
+                "string" => Reply::Array(vec![Reply::Bulk(Vec::new()), self.command(&["GET", &name])]),
+                other => panic!("nobody writes a {other} ({name})"),
+            };
+            let fields: Fields =
+                read.list().chunks(2).map(|pair| (bytes(&pair[0]), bytes(&pair[1]))).collect();
+            dump.push((name.strip_prefix(&self.key("")).unwrap_or(&name).to_owned(), fields));
+        }
+        for (key, fields) in &mut dump {
+            if let Some(left) =
+                key.strip_prefix("lock:").map(|_| self.command(&["PTTL", &format!("@{key}")]).int())
+            {
+                fields[0].1.extend_from_slice(format!(" {}", rounded(left)).as_bytes());
+            }
+        }
+        dump
+    }
+
+    /// A value of a key as it is shown.
+    fn shown(&self, key: &str, value: &[u8]) -> String {
+        let text = value.escape_ascii().to_string();
+        let number = || text.parse::<f64>().expect("a score") as u64;
+        match key {
+            "deadlines" => rounded(number() as i64 - now_ms()),
+            "assigned" => format!("{}/{}", number() / SPAN, self.of_residue(number() % SPAN)),
+            "workers" => {
+                let (since, info) = text.split_once(' ').expect("since and info");
+                let since: i64 = since.parse().expect("a time");
+                assert!((now_ms() - since).abs() < 20_000, "{text}");
+                info.to_owned()
+            }
+            _ => self.plain(&text),
+        }
+    }
+
+    /// The revision that has this residue.
+    fn of_residue(&self, residue: u64) -> String {
+        let found = self.revisions.iter().find(|(revision, _)| *revision % SPAN == residue);
+        found.map_or_else(|| format!("{residue}"), |(_, name)| name.clone())
+    }
+
+    fn plain(&self, text: &str) -> String {
+        let mut plain = text.replace(&*self.incarnation, "ME");
+        for number in numbers(text.as_bytes()) {
+            if let Some(name) = self.revisions.get(&number) {
+                plain = plain.replace(&number.to_string(), name);
+            }
+        }
+        plain
+    }
+
+    /// What was published: all of it comes before the answer to a ping.
+    fn hear(&mut self) -> Vec<String> {
+        self.ears.send(&[b"PING"]);
+        let mut heard = Vec::new();
+        loop {
+            let message = self.ears.read();
+            let [kind, channel, payload] = message.list() else { return heard };
+            assert_eq!(kind.text(), "smessage");
+            let channel =
+                channel.text().strip_prefix(&self.key("")).expect("a channel of the cluster").to_owned();
+            let payload = bytes(payload);
+            let text = match &*channel {
+                "control" => format!("{:?}", frame::control(&payload).expect("a control message")),
+                "released" => {
+                    let released = frame::released(&payload).expect("a released message");
+                    format!("{} {}", released.job, released.grant)
+                }
+                _ => {
+                    let frame = frame::frame(&payload).expect("a frame");
+                    let body = match frame.body {
+                        Body::Add { job, born, payload } => {
+                            format!("add {job} {born} \"{}\"", payload.escape_ascii())
+                        }
+                        Body::Delete { job, grant, reason } => format!("delete {job} {grant} {reason:?}"),
+                        Body::Fenced => "fenced".into(),
+                    };
+                    format!("{} after {}: {body}", frame.revision, frame.previous)
+                }
+            };
+            heard.push(format!("{channel} <- {text}"));
+        }
+    }
+}
+
+async fn connect(server: &RedisServer) -> Client {
+    let config = Config::from_url(&server.unix_url()).expect("a URL");
+    let client = Builder::from_config(config).build().expect("a client");
+    client.init().await.expect("it connects");
+    client
+}
+
+/// Polls until it holds.
+pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+pub(super) fn id(job: &str) -> JobId {
+    JobId::new(job).expect("an id")
+}
+
+pub(super) fn kind<T>(result: Result<T>) -> Option<crate::ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+fn bytes(reply: &Reply) -> Vec<u8> {
+    match reply {
+        Reply::Bulk(bytes) => bytes.clone(),
+        other => other.text().into_bytes(),
+    }
+}
+
+/// The numbers in a text.
+fn numbers(text: &[u8]) -> Vec<u64> {
+    let digits = text.split(|byte| !byte.is_ascii_digit());
+    digits.filter_map(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).collect()
+}
+
+/// Revisions are microseconds since 1970, more or less: sixteen digits until 2286.
+fn is_revision(number: u64) -> bool {
+    (1_000_000_000_000_000..10_000_000_000_000_000).contains(&number)
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    i64::try_from(now.as_millis()).expect("not that late")
+}
+
+fn rounded(left_ms: i64) -> String {
+    if left_ms <= 0 { "past".into() } else { format!("{}s", (left_ms + 9_999) / 10_000 * 10) }
+}
