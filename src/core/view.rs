@@ -15,8 +15,9 @@
 //! Calling order: any `handle_*` at any time; after each, `poll_command` until `None`; `poll_delivery` when the
 //! consumer asks; `handle_timeout` at [`poll_timeout`](View::poll_timeout). "Rule n" is that of PROTOCOL.md.
 
+#[cfg(test)]
+mod model_test;
 mod snapshot;
-
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -328,7 +329,6 @@ impl View {
         self.queue.is_ready()
     }
 
-
     /// Whether nothing is held or on its way back, in a worker that leaves.
     pub(crate) fn is_drained(&self) -> bool {
         self.phase == Phase::Draining && self.slots.is_empty()
@@ -368,7 +368,8 @@ impl View {
         let lifted = first.lifted > self.lifted;
         self.lifted = first.lifted;
 
-        let known: Vec<(JobId, Revision)> = self.slots.iter().map(|(job, slot)| (job.clone(), slot.grant)).collect();
+        let known: Vec<(JobId, Revision)> =
+            self.slots.iter().map(|(job, slot)| (job.clone(), slot.grant)).collect();
         for (job, grant) in known {
             match rows.remove(&job) {
                 Some(row) if row.grant == grant => self.keep(now, row, lifted),
@@ -440,7 +441,9 @@ impl View {
         let Row { job, grant, born, state } = row;
         match state {
             // New: granted after all that is known here.
-            RowState::Active(Some(payload)) if grant > self.revision => self.grant(now, job, grant, born, payload),
+            RowState::Active(Some(payload)) if grant > self.revision => {
+                self.grant(now, job, grant, born, payload);
+            }
             // Known and not held: it was let go of, and the server does not know (rule 10), or waits for it (rule 3).
             RowState::Active(_) | RowState::Releasing => self.hand_back(job, grant),
         }
