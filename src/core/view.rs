@@ -146,7 +146,6 @@ impl View {
             self.advance(frame.revision);
             self.apply(now, frame);
         } else {
-            self.waiting.push(frame);
             self.handle_gap();
         }
     }
@@ -174,7 +173,7 @@ impl View {
         }
     }
 
-    /// The request was not answered. Frames go on waiting until a later `handle_gap` asks again.
+    /// The request was not answered. Nothing goes on until a later `handle_gap` asks again.
     pub(crate) fn handle_sync_failed(&mut self, request: u64) {
         // The request counts no more: a late page of it must not be mixed with later ones.
         if let Some(sync) = self.sync.as_mut().filter(|sync| sync.request == request) {
@@ -358,6 +357,9 @@ impl View {
         let request = self.next_request;
         self.next_request += 1;
         self.audit = None;
+        // The snapshot is read after this, so it has all that came before, but what the server forgot in a failover:
+        // a frame of that would look like a gap after every sync, for ever.
+        self.waiting = WaitingRoom::default();
         self.sync = Some(Sync::new(request, since));
         self.commands.push_back(Command::Sync { request, since, cursor: None });
     }
@@ -372,13 +374,17 @@ impl View {
             self.slots.iter().map(|(job, slot)| (job.clone(), slot.grant)).collect();
         for (job, grant) in known {
             match rows.remove(&job) {
+                Some(row) if self.settle_successor(&job, Some(&row)) => {}
                 Some(row) if row.grant == grant => self.keep(now, row, lifted),
                 // Another assignment of it is ours now, or says so what the server forgot in a failover.
                 Some(row) => {
                     self.end(now, &job, DeleteReason::Removed);
                     self.take_row(now, row);
                 }
-                None => self.lose(now, &job),
+                None => {
+                    self.settle_successor(&job, None);
+                    self.lose(now, &job);
+                }
             }
         }
         // In the order in which they were assigned, as the frames would have come.
@@ -395,7 +401,6 @@ impl View {
                 continue; // in the snapshot, or a duplicate
             }
             if frame.previous != self.last {
-                self.waiting.put_back(frame);
                 return self.handle_gap();
             }
             self.advance(frame.revision);
@@ -409,6 +414,25 @@ impl View {
         }
         if self.waiting.take_overflow() {
             self.handle_gap();
+        }
+    }
+
+    /// Compares the assignment that waits for an older one's handles, if there is one. Whether the row is about it.
+    fn settle_successor(&mut self, job: &JobId, row: Option<&Row>) -> bool {
+        let Some(Slot { stage: Stage::Deleting { next }, .. }) = self.slots.get_mut(job) else { return false };
+        let Some(grant) = next.as_ref().map(|next| next.grant) else { return false };
+        match row {
+            Some(row) if row.grant == grant => {
+                if row.state == RowState::Releasing {
+                    self.refuse_successor(job);
+                }
+                true
+            }
+            // It moved on: it must not be added once the handles are dropped.
+            _ => {
+                *next = None;
+                false
+            }
         }
     }
 
@@ -426,6 +450,9 @@ impl View {
     fn renew(&mut self, job: &JobId, payload: Option<Bytes>) {
         let Some(slot) = self.slots.get_mut(job) else { return };
         let epoch = Epoch(slot.grant.max(self.lifted).get());
+        if epoch <= slot.epoch {
+            return; // granted after the lift
+        }
         slot.epoch = epoch;
         match (&slot.stage, payload) {
             (Stage::Waiting, _) => self.queue.set_epoch(job, epoch),

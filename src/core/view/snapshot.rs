@@ -114,10 +114,6 @@ impl WaitingRoom {
         self.frames.pop_front()
     }
 
-    pub(super) fn put_back(&mut self, frame: Frame) {
-        self.frames.push_front(frame);
-    }
-
     /// Whether frames were dropped; from now on they are kept again.
     pub(super) fn take_overflow(&mut self) -> bool {
         std::mem::take(&mut self.overflown)
