@@ -361,6 +361,8 @@ impl View {
         // a frame of that would look like a gap after every sync, for ever.
         self.waiting = WaitingRoom::default();
         self.sync = Some(Sync::new(request, since));
+        // Whatever many inputs ask for it before the driver comes to it (a batch of releases that are not ours): once.
+        self.commands.retain(|command| !matches!(command, Command::Sync { .. }));
         self.commands.push_back(Command::Sync { request, since, cursor: None });
     }
 

@@ -57,37 +57,39 @@ enum Op {
     Drain,
 }
 
+/// Each kind of op is as likely as its weight. (Made of plain numbers: a strategy for each would take far longer to
+/// draw from than the view takes to run.)
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let job = 0..JOBS;
-    let which = 0..8_usize;
-    let op = prop_oneof![
-        6 => job.clone().prop_map(Op::Assign),
-        4 => job.clone().prop_map(Op::Delete),
-        2 => job.prop_map(Op::Rebalance),
-        1 => Just(Op::Lift),
-        1 => Just(Op::Failover),
-        1 => Just(Op::Copy),
-        10 => Just(Op::Deliver),
-        3 => (which.clone(), any::<bool>()).prop_map(|(which, keep)| Op::DeliverAny(which, keep)),
-        2 => which.clone().prop_map(Op::Lose),
-        1 => Just(Op::Gap),
-        2 => any::<bool>().prop_map(Op::Audit),
-        6 => which.clone().prop_map(Op::ReadPage),
-        6 => which.clone().prop_map(Op::TakePage),
-        1 => which.clone().prop_map(Op::FailSync),
-        5 => (which.clone(), any::<bool>()).prop_map(|(which, here)| Op::Release(which, here)),
-        4 => which.clone().prop_map(Op::TakeAnswer),
-        1 => (which.clone(), any::<bool>()).prop_map(|(which, done)| Op::FailRelease(which, done)),
-        10 => Just(Op::Poll),
-        5 => which.prop_map(Op::DropHandle),
-        2 => (1..120_u64).prop_map(Op::Wait),
-    ];
-    (prop::collection::vec(op, 1..150), prop::option::weighted(0.2, 0..150_usize)).prop_map(|(mut ops, drain)| {
-        if let Some(at) = drain {
-            ops.insert(at.min(ops.len()), Op::Drain);
-        }
-        ops
-    })
+    prop::collection::vec((0..74_u8, any::<u8>()).prop_map(|(kind, n)| op(kind, n)), 1..150)
+}
+
+fn op(kind: u8, n: u8) -> Op {
+    let (which, yes) = (usize::from(n / 2), n % 2 == 1);
+    let job = which % JOBS;
+    match kind {
+        0..10 => Op::Deliver,
+        10..20 => Op::Poll,
+        20..26 => Op::Assign(job),
+        26..30 => Op::Delete(job),
+        30..32 => Op::Rebalance(job),
+        32..38 => Op::ReadPage(which),
+        38..44 => Op::TakePage(which),
+        44..49 => Op::Release(which, yes),
+        49..53 => Op::TakeAnswer(which),
+        53..58 => Op::DropHandle(which),
+        58..61 => Op::DeliverAny(which, yes),
+        61..63 => Op::Lose(which),
+        63..65 => Op::Audit(yes),
+        65..67 => Op::Wait(u64::from(n) / 2 + 1),
+        67 => Op::FailSync(which),
+        68 => Op::FailRelease(which, yes),
+        69 => Op::Gap,
+        70 => Op::Lift,
+        71 => Op::Copy,
+        72 => Op::Failover,
+        _ if n < 32 => Op::Drain,
+        _ => Op::Gap,
+    }
 }
 
 fn id(job: usize) -> JobId {
