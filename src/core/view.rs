@@ -17,6 +17,8 @@
 
 #[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod rules_test;
 mod snapshot;
 
 use std::collections::{HashMap, VecDeque};
@@ -414,14 +416,16 @@ impl View {
                 self.apply(now, frame);
             }
         }
-        if self.waiting.take_overflow() {
+        if self.waiting.has_overflown() {
             self.handle_gap();
         }
     }
 
     /// Compares the assignment that waits for an older one's handles, if there is one. Whether the row is about it.
     fn settle_successor(&mut self, job: &JobId, row: Option<&Row>) -> bool {
-        let Some(Slot { stage: Stage::Deleting { next }, .. }) = self.slots.get_mut(job) else { return false };
+        let Some(Slot { stage: Stage::Deleting { next }, .. }) = self.slots.get_mut(job) else {
+            return false;
+        };
         let Some(grant) = next.as_ref().map(|next| next.grant) else { return false };
         match row {
             Some(row) if row.grant == grant => {

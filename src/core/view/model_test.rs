@@ -380,7 +380,8 @@ impl World {
                 Command::Resubscribe => attached = true,
                 Command::Cancel { job, grant } => {
                     let handle = self.consumer.handles.get_mut(&(job.clone(), grant.get()));
-                    let handle = handle.unwrap_or_else(|| panic!("cancels {job} by {grant}, which is not out"));
+                    let handle =
+                        handle.unwrap_or_else(|| panic!("cancels {job} by {grant}, which is not out"));
                     assert_eq!(handle.cancelled, None, "{job} is cancelled twice");
                     handle.cancelled = Some(self.now);
                 }
@@ -411,9 +412,15 @@ impl World {
             Delivery::Add { job, grant, epoch, born, payload } => {
                 let grant = grant.get();
                 assert!(!consumer.held.contains_key(job), "two Adds in a row of {job}");
-                assert!(!self.released.contains(&(job.clone(), grant)), "{job} by {grant} was given back: two owners");
+                assert!(
+                    !self.released.contains(&(job.clone(), grant)),
+                    "{job} by {grant} was given back: two owners"
+                );
                 for ((other, old), handle) in &consumer.handles {
-                    assert!(other != job || !handle.counts(self.now), "{job} is added while a handle by {old} is out");
+                    assert!(
+                        other != job || !handle.counts(self.now),
+                        "{job} is added while a handle by {old} is out"
+                    );
                 }
                 let newest = consumer.newest.insert(job.clone(), grant);
                 assert!(newest.is_none_or(|newest| newest < grant), "{job}: {grant} after {newest:?}");
@@ -423,7 +430,10 @@ impl World {
                 consumer.handles.insert((job.clone(), grant), Handle::default());
             }
             Delivery::Update { job, grant, epoch, payload, .. } => {
-                let held = consumer.held.get_mut(job).unwrap_or_else(|| panic!("Update of {job}, which is not held"));
+                let held = consumer
+                    .held
+                    .get_mut(job)
+                    .unwrap_or_else(|| panic!("Update of {job}, which is not held"));
                 assert_eq!(held.0, grant.get(), "Update of another assignment");
                 assert!(held.1 < epoch.get(), "an Update that says nothing new");
                 assert_eq!(Some(payload), self.payloads.get(&grant.get()));
@@ -460,7 +470,10 @@ impl World {
             }
         }
         for (job, changes) in pending {
-            assert!(changes.len() == 1 || changes == ["delete", "add"], "{job} had several changes waiting: {changes:?}");
+            assert!(
+                changes.len() == 1 || changes == ["delete", "add"],
+                "{job} had several changes waiting: {changes:?}"
+            );
         }
     }
 
@@ -505,7 +518,8 @@ impl World {
     }
 
     fn check_healed(&self) {
-        let held: BTreeMap<_, _> = self.consumer.held.iter().map(|(job, held)| (job.clone(), *held)).collect();
+        let held: BTreeMap<_, _> =
+            self.consumer.held.iter().map(|(job, held)| (job.clone(), *held)).collect();
         let lifted = self.server.lifted;
         let said: BTreeMap<_, _> = self
             .server

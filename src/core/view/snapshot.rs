@@ -3,10 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::id::{JobId, Revision};
-use crate::message::{Cursor, Frame, Page, Row, SPAN};
+use crate::message::{Body, Cursor, Frame, Page, Row, SPAN};
 
 /// How many frames wait for a sync at most. If more come, all are dropped and the sync is made again.
-const MOST_WAITING: usize = 10_000;
+pub(super) const MOST_WAITING: usize = 10_000;
+
+/// How many bytes of payload wait at most: ten thousand frames of the largest payload would be too much.
+pub(super) const MOST_WAITING_BYTES: usize = 64 << 20;
 
 /// A request under way. Only the newest request's pages count: an overtaken one would bring back what was
 /// released since (rule 1).
@@ -90,10 +93,11 @@ impl Coverage {
     }
 }
 
-/// Frames that came while a sync was out.
+/// Frames that came while a sync was out. One room a sync.
 #[derive(Debug, Default)]
 pub(super) struct WaitingRoom {
     frames: VecDeque<Frame>,
+    bytes: usize,
     overflown: bool,
 }
 
@@ -102,9 +106,11 @@ impl WaitingRoom {
         if self.overflown {
             return;
         }
-        if self.frames.len() == MOST_WAITING {
-            self.overflown = true;
-            self.frames.clear();
+        if let Body::Add { payload, .. } = &frame.body {
+            self.bytes = self.bytes.saturating_add(payload.len());
+        }
+        if self.frames.len() == MOST_WAITING || self.bytes > MOST_WAITING_BYTES {
+            *self = Self { overflown: true, ..Self::default() };
             return;
         }
         self.frames.push_back(frame);
@@ -114,8 +120,13 @@ impl WaitingRoom {
         self.frames.pop_front()
     }
 
-    /// Whether frames were dropped; from now on they are kept again.
-    pub(super) fn take_overflow(&mut self) -> bool {
-        std::mem::take(&mut self.overflown)
+    /// Whether frames were dropped. The next sync begins with an empty room.
+    pub(super) fn has_overflown(&self) -> bool {
+        self.overflown
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
     }
 }
