@@ -386,11 +386,11 @@ impl World {
                     handle.cancelled = Some(self.now);
                 }
                 Command::Release { job, grant } => {
-                    let handle = self.consumer.handles.get(&(job.clone(), grant.get()));
-                    assert!(
-                        handle.is_none_or(|handle| !handle.counts(self.now)),
-                        "{job} is released by {grant} while a handle is out: two owners"
-                    );
+                    // Whichever grant it names: what it gives back goes to another worker.
+                    for ((other, by), handle) in &self.consumer.handles {
+                        let out = *other == job && handle.counts(self.now);
+                        assert!(!out, "{job} is released by {grant} while a handle by {by} is out: two owners");
+                    }
                     self.released.insert((job.clone(), grant.get()));
                     self.releases.push((job, grant));
                 }

@@ -169,7 +169,10 @@ fn only_the_newest_requests_pages_count() {
     bench.view.handle_gap();
     let (overtaken, ..) = bench.sync().expect("a sync");
     bench.view.handle_gap();
-    bench.answer(page(12, 12, NO_ROWS));
+    let (newest, ..) = bench.sync().expect("another");
+    bench.take(overtaken, page(11, 11, [active("a", 11)]));
+    assert!(bench.poll().is_empty() && bench.commands().is_empty());
+    bench.take(newest, page(12, 12, NO_ROWS));
     bench.take(overtaken, page(11, 11, [active("a", 11)]));
     assert!(bench.poll().is_empty());
     bench.frame(add(12, 13, "b"));
