@@ -168,7 +168,9 @@ impl Settings {
                 self.lock_ttl / 2
             ));
         }
-        for (what, value) in [("release_timeout", self.release_timeout), ("command_timeout", self.command_timeout)] {
+        for (what, value) in
+            [("release_timeout", self.release_timeout), ("command_timeout", self.command_timeout)]
+        {
             if value < Duration::from_millis(10) || value > Duration::from_secs(86_400) {
                 return refuse(format!("{what} is {value:?}; it must be between 10ms and a day"));
             }

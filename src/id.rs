@@ -36,7 +36,10 @@ impl JobId {
         } else {
             return Ok(Self(id.into()));
         };
-        Err(Error::new(ErrorKind::InvalidId, format!("job id refused: {fault}; use 1 to 255 bytes of plain text")))
+        Err(Error::new(
+            ErrorKind::InvalidId,
+            format!("job id refused: {fault}; use 1 to 255 bytes of plain text"),
+        ))
     }
 
     /// A fresh id: a UUIDv7, so that ids sort by the time they were made.

@@ -40,7 +40,15 @@ impl Hold {
         store: Arc<Store>,
         dropped: mpsc::UnboundedSender<Dropped>,
     ) -> Self {
-        Self { job, grant, epoch: AtomicU64::new(epoch.0), born, token: CancellationToken::new(), store, dropped }
+        Self {
+            job,
+            grant,
+            epoch: AtomicU64::new(epoch.0),
+            born,
+            token: CancellationToken::new(),
+            store,
+            dropped,
+        }
     }
 
     pub(crate) fn epoch(&self) -> Epoch {

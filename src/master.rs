@@ -103,10 +103,8 @@ impl Master {
     /// If the future is dropped, the first batches may have been added.
     pub async fn add_many<T: Serialize>(&self, payloads: &[T]) -> Result<Vec<JobId>> {
         let most = self.cluster.settings.max_payload;
-        let jobs: Result<Vec<_>> = payloads
-            .iter()
-            .map(|payload| Ok((JobId::generate(), payload::encode(payload, most)?)))
-            .collect();
+        let jobs: Result<Vec<_>> =
+            payloads.iter().map(|payload| Ok((JobId::generate(), payload::encode(payload, most)?))).collect();
         Ok(self.add_batches(jobs?).await?.into_iter().map(Added::into_id).collect())
     }
 
@@ -131,7 +129,12 @@ impl Master {
         let mut rest = jobs.as_slice();
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(batch_len(rest));
-            let codes = self.cluster.store.add(batch).await.map_err(|error| partly(error, added.len(), jobs.len()))?;
+            let codes = self
+                .cluster
+                .store
+                .add(batch)
+                .await
+                .map_err(|error| partly(error, added.len(), jobs.len()))?;
             for ((id, _), (code, revision)) in batch.iter().zip(codes) {
                 tracing::debug!(cluster = self.cluster.settings.id, job = %id, %revision, ?code, "add");
                 added.push(match code {
@@ -173,8 +176,12 @@ impl Master {
         let mut deleted = Vec::with_capacity(ids.len());
         for batch in ids.chunks(BATCH_JOBS) {
             let jobs: Vec<_> = batch.iter().map(|id| (id.clone(), None)).collect();
-            let codes =
-                self.cluster.store.delete(&jobs).await.map_err(|error| partly(error, deleted.len(), ids.len()))?;
+            let codes = self
+                .cluster
+                .store
+                .delete(&jobs)
+                .await
+                .map_err(|error| partly(error, deleted.len(), ids.len()))?;
             deleted.extend(codes.into_iter().map(Deleted::from));
         }
         Ok(deleted)
@@ -234,8 +241,9 @@ impl Master {
     /// Reads only.
     pub async fn job(&self, id: &JobId) -> Result<Option<StoredJob>> {
         let found = self.cluster.store.find(id).await?;
-        Ok(found.map(|found| {
-            StoredJob { info: JobInfo { id: id.clone(), state: found.record.state }, payload: found.payload }
+        Ok(found.map(|found| StoredJob {
+            info: JobInfo { id: id.clone(), state: found.record.state },
+            payload: found.payload,
         }))
     }
 
@@ -262,10 +270,9 @@ impl Master {
         pages
             .flat_map(|page| {
                 let rows: Vec<Result<JobInfo>> = match page {
-                    Ok(rows) => rows
-                        .into_iter()
-                        .map(|(id, record)| Ok(JobInfo { id, state: record.state }))
-                        .collect(),
+                    Ok(rows) => {
+                        rows.into_iter().map(|(id, record)| Ok(JobInfo { id, state: record.state })).collect()
+                    }
                     Err(error) => vec![Err(error)],
                 };
                 stream::iter(rows)

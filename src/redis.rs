@@ -7,6 +7,8 @@ mod link_test;
 pub(crate) mod own;
 pub(crate) mod reply;
 pub(crate) mod script;
+#[cfg(test)]
+mod script_test;
 pub(crate) mod server;
 pub(crate) mod store;
 pub(crate) mod subscriber;

@@ -67,7 +67,11 @@ impl Info {
             .or_else(|| std::env::var("HOSTNAME").ok())
             .or_else(|| std::env::var("COMPUTERNAME").ok())
             .unwrap_or_default();
-        Self { host: host.trim().to_owned(), pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() }
+        Self {
+            host: host.trim().to_owned(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
     }
 }
 
@@ -189,8 +193,9 @@ struct Reserved {
 
 /// Opens the cluster, as it may have been wiped since, and reserves a number in it.
 async fn reserve(cluster: &Shared) -> Result<Reserved> {
-    let info = rmp_serde::to_vec_named(&Info::of_this_process())
-        .map_err(|source| Error::new(ErrorKind::Encode, "the worker's description was not encoded").with_source(source))?;
+    let info = rmp_serde::to_vec_named(&Info::of_this_process()).map_err(|source| {
+        Error::new(ErrorKind::Encode, "the worker's description was not encoded").with_source(source)
+    })?;
     for _ in 0..3 {
         let run_id = cluster.run_id().await?;
         let incarnation = cluster.store.open(&run_id).await?.incarnation;
@@ -198,5 +203,8 @@ async fn reserve(cluster: &Shared) -> Result<Reserved> {
             return Ok(Reserved { member: Member { worker, incarnation }, run_id });
         }
     }
-    Err(Error::new(ErrorKind::Server, "the cluster is wiped again and again while a worker joins; find out by whom"))
+    Err(Error::new(
+        ErrorKind::Server,
+        "the cluster is wiped again and again while a worker joins; find out by whom",
+    ))
 }

@@ -45,7 +45,9 @@ impl Child {
         let pid = child.id();
         if let Some(output) = child.stdout.take() {
             std::thread::spawn(move || {
-                for report in BufReader::new(output).lines().map_while(Result::ok).filter_map(|line| parse(pid, &line)) {
+                for report in
+                    BufReader::new(output).lines().map_while(Result::ok).filter_map(|line| parse(pid, &line))
+                {
                     if reports.send(report).is_err() {
                         return;
                     }

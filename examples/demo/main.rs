@@ -73,7 +73,10 @@ fn supervise() -> Result<ExitCode, Box<dyn Error>> {
     let moved = tally.held_by(number);
     child.kill()?;
     tally.killed(number, &master)?;
-    tally.wait_until_held(&format!("worker {name} is killed with {moved}, and the server announces nothing"), left)?;
+    tally.wait_until_held(
+        &format!("worker {name} is killed with {moved}, and the server announces nothing"),
+        left,
+    )?;
     tally.print_takeover(number);
 
     let verdict = tally.verdict(left);

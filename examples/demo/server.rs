@@ -22,7 +22,8 @@ impl PrivateServer {
             Err(_) => vec!["redis-server".into(), "valkey-server".into()],
         };
         let started = programs.iter().find_map(|program| spawn(program, &dir).ok());
-        let child = started.ok_or("neither redis-server nor valkey-server is there: run scripts/ensure-server")?;
+        let child =
+            started.ok_or("neither redis-server nor valkey-server is there: run scripts/ensure-server")?;
         let server = Self { dir, child };
         let start = Instant::now();
         while server.command("PING").is_err() {

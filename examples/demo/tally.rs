@@ -68,11 +68,16 @@ impl Tally {
     }
 
     /// Takes in reports until the wanted one.
-    pub(crate) fn wait(&mut self, what: &str, wanted: impl Fn(&Report) -> bool) -> Result<Report, Box<dyn Error>> {
+    pub(crate) fn wait(
+        &mut self,
+        what: &str,
+        wanted: impl Fn(&Report) -> bool,
+    ) -> Result<Report, Box<dyn Error>> {
         let start = Instant::now();
         loop {
             let left = PATIENCE.saturating_sub(start.elapsed());
-            let report = self.reports.recv_timeout(left).map_err(|_| format!("not within {PATIENCE:?}: {what}"))?;
+            let report =
+                self.reports.recv_timeout(left).map_err(|_| format!("not within {PATIENCE:?}: {what}"))?;
             self.take_in(&report);
             if wanted(&report) {
                 return Ok(report);
@@ -80,9 +85,16 @@ impl Tally {
         }
     }
 
-    pub(crate) fn wait_for_worker(&mut self, name: &'static str, child: &Child) -> Result<u64, Box<dyn Error>> {
+    pub(crate) fn wait_for_worker(
+        &mut self,
+        name: &'static str,
+        child: &Child,
+    ) -> Result<u64, Box<dyn Error>> {
         let pid = child.pid();
-        let ready = self.wait("a worker joins", |report| matches!(report, Report::WorkerReady { pid: p, .. } if *p == pid))?;
+        let ready = self.wait(
+            "a worker joins",
+            |report| matches!(report, Report::WorkerReady { pid: p, .. } if *p == pid),
+        )?;
         let Report::WorkerReady { worker: number, .. } = ready else { return Err("no worker".into()) };
         let style = ProgressStyle::with_template("  worker {prefix}  {bar:50}  {pos:>4}  {msg}")?;
         let bar = self.bars.add(ProgressBar::new(JOBS as u64).with_style(style).with_prefix(name));

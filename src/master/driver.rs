@@ -18,7 +18,12 @@ use crate::shell::link::{Link, LinkEvent};
 use crate::shell::takeover::Takeover;
 
 /// Runs until `stop`.
-pub(super) async fn run(cluster: Arc<Shared>, mut link: Link, waiters: Arc<Waiters>, stop: CancellationToken) {
+pub(super) async fn run(
+    cluster: Arc<Shared>,
+    mut link: Link,
+    waiters: Arc<Waiters>,
+    stop: CancellationToken,
+) {
     let mut takeover = Takeover::new(cluster.store.clone(), None);
     let mut survey = Some(look(&cluster));
     let mut next_survey = Instant::now() + look_again(&cluster);
@@ -71,7 +76,9 @@ fn handle_link(event: LinkEvent, takeover: &mut Takeover, waiters: &Waiters) {
         LinkEvent::LockEnded(worker) => takeover.handle_lock_ended(now, worker),
         LinkEvent::Released(released) => waiters.handle_released(released),
         LinkEvent::Attached(_) | LinkEvent::Lagged => waiters.handle_gap(),
-        LinkEvent::Trouble(error) => tracing::warn!(%error, "the subscription is down; it is being brought back"),
+        LinkEvent::Trouble(error) => {
+            tracing::warn!(%error, "the subscription is down; it is being brought back");
+        }
         LinkEvent::Inbox(_) => {}
     }
 }

@@ -16,16 +16,25 @@ pub(crate) fn translate(what: &str, error: &FredError) -> Error {
             ErrorKind::Denied,
             "the server's ACL denies it; grant the user the commands, keys and channels listed in PROTOCOL.md",
         ),
-        "NOAUTH" | "WRONGPASS" => (ErrorKind::Denied, "the server wants another user or password; check the URL"),
-        "OOM" => (ErrorKind::OutOfMemory, "the server is at its maxmemory; raise it or remove data, then try again"),
-        "READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN" | "TRYAGAIN" => {
-            (ErrorKind::Connection, "the server takes no writes at the moment (failover, or starting); try again")
+        "NOAUTH" | "WRONGPASS" => {
+            (ErrorKind::Denied, "the server wants another user or password; check the URL")
         }
+        "OOM" => (
+            ErrorKind::OutOfMemory,
+            "the server is at its maxmemory; raise it or remove data, then try again",
+        ),
+        "READONLY" | "MASTERDOWN" | "LOADING" | "CLUSTERDOWN" | "TRYAGAIN" => (
+            ErrorKind::Connection,
+            "the server takes no writes at the moment (failover, or starting); try again",
+        ),
         "NOREPLICAS" => (ErrorKind::Connection, "too few replicas are there for a write; try again"),
-        "BUSY" => (ErrorKind::Connection, "a script blocks the server; find it with SCRIPT KILL or in the slow log"),
-        "WRONGTYPE" => {
-            (ErrorKind::Protocol, "a key of the cluster is of another type: something else writes to its keys")
+        "BUSY" => {
+            (ErrorKind::Connection, "a script blocks the server; find it with SCRIPT KILL or in the slow log")
         }
+        "WRONGTYPE" => (
+            ErrorKind::Protocol,
+            "a key of the cluster is of another type: something else writes to its keys",
+        ),
         _ => by_kind(error),
     };
     let mut out = Error::new(kind, format!("{what}: {advice}"));
@@ -38,7 +47,9 @@ pub(crate) fn translate(what: &str, error: &FredError) -> Error {
 fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
     match error.kind() {
         FredKind::Auth => (ErrorKind::Denied, "the server wants another user or password; check the URL"),
-        FredKind::Config | FredKind::Url => (ErrorKind::InvalidSetting, "the connection's settings were refused"),
+        FredKind::Config | FredKind::Url => {
+            (ErrorKind::InvalidSetting, "the connection's settings were refused")
+        }
         FredKind::IO if error.details().starts_with("Connection closed unexpectedly") => {
             (ErrorKind::Connection, "the connection was closed before it was sent; try again")
         }
@@ -57,7 +68,10 @@ fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
         }
         // TLS and whatever else features of fred add.
         #[allow(unreachable_patterns, reason = "fred's kinds depend on its features")]
-        _ => (ErrorKind::Connection, "the connection could not be made; check the URL, certificates and network"),
+        _ => (
+            ErrorKind::Connection,
+            "the connection could not be made; check the URL, certificates and network",
+        ),
     }
 }
 

@@ -77,7 +77,9 @@ impl Reply {
     fn surprise(script: &'static str) -> Error {
         Error::new(
             ErrorKind::Protocol,
-            format!("the server's answer to '{script}' was not understood: does something else write to the cluster's keys?"),
+            format!(
+                "the server's answer to '{script}' was not understood: does something else write to the cluster's keys?"
+            ),
         )
     }
 }

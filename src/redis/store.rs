@@ -3,6 +3,8 @@
 mod inquiry;
 mod jobs;
 mod members;
+#[cfg(test)]
+mod scripts_test;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,7 +55,13 @@ impl Store {
     }
 
     /// Runs a script. `what` says to people what was tried.
-    async fn run(&self, what: &str, script: &'static Script, keys: &[&str], args: Vec<Bytes>) -> Result<Reply> {
+    async fn run(
+        &self,
+        what: &str,
+        script: &'static Script,
+        keys: &[&str],
+        args: Vec<Bytes>,
+    ) -> Result<Reply> {
         self.run_within(self.timeout, what, script, keys, args).await
     }
 
@@ -87,13 +95,16 @@ impl Store {
                 // Its clock is ahead of what we thought, and nothing was done: once more, by its clock.
                 Err(error) if code(&error) == "LATE" && !late => {
                     late = true;
-                    let now = error.details().split_ascii_whitespace().nth(1).and_then(|now| now.parse().ok());
+                    let now =
+                        error.details().split_ascii_whitespace().nth(1).and_then(|now| now.parse().ok());
                     self.note_time(now.unwrap_or(0), sent);
                 }
                 Err(error) if code(&error) == "LATE" => {
                     return Err(Error::new(
                         ErrorKind::Timeout,
-                        format!("{what}: it took longer than the command timeout to get there; nothing was done. Try again"),
+                        format!(
+                            "{what}: it took longer than the command timeout to get there; nothing was done. Try again"
+                        ),
                     ));
                 }
                 answer => return Reply::new(script.name, answer.map_err(|error| translate(what, &error))?),

@@ -43,8 +43,6 @@ pub(crate) enum Signal {
     Reconnected,
     /// Messages were dropped here because they were not read in time.
     Lagged,
-    /// The client has ended. Does not happen before [`Subscriber::close`].
-    Closed,
 }
 
 pub(crate) struct Subscriber {
@@ -162,7 +160,8 @@ impl Subscriber {
         async move { running.reconnect(patience).await }
     }
 
-    /// The next thing that came in.
+    /// The next thing that came in. When the client has ended, which it does only with the runtime, nothing comes
+    /// any more: a signal of that would come again and again.
     ///
     /// # Cancel safety
     ///
@@ -177,18 +176,18 @@ impl Subscriber {
                         while self.reconnects.try_recv().is_ok() {}
                         Some(Signal::Reconnected)
                     }
-                    Err(RecvError::Closed) => Some(Signal::Closed),
+                    Err(RecvError::Closed) => std::future::pending().await,
                 },
                 message = self.messages.recv() => match message {
                     Ok(message) => self.sort(message),
                     Err(RecvError::Lagged(_)) => Some(Signal::Lagged),
-                    Err(RecvError::Closed) => Some(Signal::Closed),
+                    Err(RecvError::Closed) => std::future::pending().await,
                 },
                 event = self.events.recv() => match event {
                     Ok(event) => lock_ended(&self.keys, &event),
                     // Only hints were lost: the timers know.
                     Err(RecvError::Lagged(_)) => None,
-                    Err(RecvError::Closed) => Some(Signal::Closed),
+                    Err(RecvError::Closed) => std::future::pending().await,
                 },
             };
             if let Some(signal) = signal {

@@ -139,21 +139,14 @@ impl Link {
         };
         match signal {
             Signal::Inbox(bytes) => Some(LinkEvent::Inbox(bytes)),
-            Signal::Control(bytes) => {
-                frame::control(&bytes).map_or_else(|_| malformed("control"), |control| Some(LinkEvent::Control(control)))
-            }
-            Signal::Released(bytes) => {
-                frame::released(&bytes).map_or_else(|_| malformed("released"), |gone| Some(LinkEvent::Released(gone)))
-            }
+            Signal::Control(bytes) => frame::control(&bytes)
+                .map_or_else(|_| malformed("control"), |control| Some(LinkEvent::Control(control))),
+            Signal::Released(bytes) => frame::released(&bytes)
+                .map_or_else(|_| malformed("released"), |gone| Some(LinkEvent::Released(gone))),
             Signal::LockEnded(worker) => Some(LinkEvent::LockEnded(worker)),
             Signal::Lagged => Some(LinkEvent::Lagged),
             Signal::Reconnected => {
                 self.reattach();
-                None
-            }
-            Signal::Closed => {
-                // Its own client never ends by itself; if it does, the heartbeat and the fence decide.
-                self.state = State::Waiting(Instant::now() + self.backoff.next_delay());
                 None
             }
         }

@@ -58,6 +58,7 @@ impl Takeover {
 
     pub(crate) fn handle_control(&mut self, now: Instant, control: Control) {
         match control {
+            Control::Reaping(worker) if self.me == Some(worker) => {}
             Control::Reaping(worker) => self.standby.handle_reaping(now, worker),
             Control::Reaped(worker) | Control::Left(worker) => self.standby.handle_gone(worker),
         }

@@ -152,11 +152,19 @@ impl Desk {
 
     /// The hold of an assignment: made at its `Add`, kept here until its `Delete` takes it along, so that its
     /// last handle is never dropped before.
-    fn hold(&self, state: &mut State, job: JobId, grant: Revision, epoch: Epoch, born: Revision) -> Arc<Hold> {
+    fn hold(
+        &self,
+        state: &mut State,
+        job: JobId,
+        grant: Revision,
+        epoch: Epoch,
+        born: Revision,
+    ) -> Arc<Hold> {
         match state.holds.get(&job) {
             Some(hold) if hold.grant == grant => hold.clone(),
             _ => {
-                let hold = Hold::new(job.clone(), grant, epoch, born, self.store.clone(), self.dropped.clone());
+                let hold =
+                    Hold::new(job.clone(), grant, epoch, born, self.store.clone(), self.dropped.clone());
                 let hold = Arc::new(hold);
                 state.holds.insert(job, hold.clone());
                 hold
@@ -191,7 +199,8 @@ impl Desk {
     /// leaves the job to the handles that the consumer has kept.
     pub(crate) fn discard_events(&self) {
         loop {
-            let event = self.act(|state| state.view.poll_delivery().map(|delivery| self.event(state, delivery)));
+            let event =
+                self.act(|state| state.view.poll_delivery().map(|delivery| self.event(state, delivery)));
             if event.is_none() {
                 return;
             }
@@ -214,7 +223,9 @@ impl State {
         while let Some(command) = self.view.poll_command() {
             match command {
                 Command::Cancel { job, grant } => {
-                    tokens.extend(self.holds.get(&job).filter(|hold| hold.grant == grant).map(|hold| hold.token()));
+                    tokens.extend(
+                        self.holds.get(&job).filter(|hold| hold.grant == grant).map(|hold| hold.token()),
+                    );
                 }
                 command => self.commands.push_back(command),
             }

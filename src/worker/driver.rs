@@ -154,7 +154,9 @@ impl Driver {
                 LeaseAction::Beat => self.beat(now),
                 LeaseAction::Wait(until) => break until,
                 LeaseAction::Fenced => {
-                    tracing::warn!("no heartbeat was answered in time: the worker gives up its jobs before its lock ends");
+                    tracing::warn!(
+                        "no heartbeat was answered in time: the worker gives up its jobs before its lock ends"
+                    );
                     self.desk.close(CloseReason::LockExpired);
                     return None;
                 }
@@ -362,7 +364,13 @@ impl Driver {
         }
     }
 
-    fn handle_beat(&mut self, now: Instant, sent: Instant, draining: bool, result: Result<Result<Beat, Ended>>) {
+    fn handle_beat(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        draining: bool,
+        result: Result<Result<Beat, Ended>>,
+    ) {
         match result {
             Ok(Ok(beat)) => {
                 self.beat_failing = false;

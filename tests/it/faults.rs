@@ -1,1 +1,121 @@
-//! Faults.
+//! Promise "notifications are hints", and the stream's contract, while the server and the connections fail.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use assemblage::{CloseReason, JobId};
+
+use crate::support::{Ledger, RedisServer, add_jobs, builder, cluster, until};
+
+/// A TTL that outlives a restart of the server.
+const LONG: Duration = Duration::from_secs(15);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_restarts_with_its_data_costs_an_update_and_moves_nothing() {
+    let mut server = RedisServer::durable();
+    let cluster = builder().lock_ttl(LONG).connect_url(server.url()).await.unwrap();
+    let master = cluster.master().await.unwrap();
+    let ledger = Ledger::default();
+    let _first = ledger.consume(cluster.worker().await.unwrap());
+    let _second = ledger.consume(cluster.worker().await.unwrap());
+    let ids = add_jobs(&master, 50).await;
+    until("all are held", || async { ledger.held().len() == 50 }).await;
+    server.restart(true);
+    // Another run of the server: older epochs may have been overtaken by what it lost, so each is renewed.
+    until("each has its new epoch", || async { ledger.updates() == 50 }).await;
+    assert!(ids.iter().all(|id| ledger.moves(id) == 1), "no job moved");
+    until("the master works again", || async { master.add(&"one more").await.is_ok() }).await;
+    until("it is pushed", || async { ledger.held().len() >= 51 }).await;
+    ledger.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_restarts_empty_closes_the_workers_of_the_cluster_that_is_gone() {
+    let mut server = RedisServer::start();
+    let cluster = builder().lock_ttl(LONG).connect_url(server.url()).await.unwrap();
+    let master = cluster.master().await.unwrap();
+    let ledger = Ledger::default();
+    let consumer = ledger.consume(cluster.worker().await.unwrap());
+    add_jobs(&master, 10).await;
+    until("all are held", || async { ledger.held().len() == 10 }).await;
+    server.restart(false);
+    assert_eq!(consumer.closed().await, CloseReason::ClusterReset);
+    assert!(ledger.held().is_empty(), "a Delete for each");
+    // The same cluster and master go on with what is added anew.
+    until("the master works again", || async { master.add(&"anew").await.is_ok() }).await;
+    let _next = ledger.consume(cluster.worker().await.unwrap());
+    until("it is held", || async { !ledger.held().is_empty() }).await;
+    ledger.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_database_closes_the_workers_by_their_next_heartbeat() {
+    let server = RedisServer::start();
+    let cluster = cluster(&server).await;
+    let ledger = Ledger::default();
+    let consumer = ledger.consume(cluster.worker().await.unwrap());
+    server.command(&["FLUSHALL"]);
+    assert_eq!(consumer.closed().await, CloseReason::ClusterReset);
+}
+
+// The stream stays right while its subscription is cut again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_added_and_deleted_while_subscriptions_are_killed_in_a_loop() {
+    let server = RedisServer::start();
+    let cluster = builder().lock_ttl(Duration::from_secs(5)).connect_url(server.url()).await.unwrap();
+    let master = cluster.master().await.unwrap();
+    let ledger = Ledger::default();
+    let mut consumers = Vec::new();
+    for _ in 0..3 {
+        consumers.push(ledger.consume(cluster.worker().await.unwrap()));
+    }
+    let mut kept: HashSet<JobId> = HashSet::new();
+    let mut killed = 0;
+    for _ in 0..40 {
+        let ids = add_jobs(&master, 25).await;
+        killed += server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).int();
+        let (gone, stay) = ids.split_at(10);
+        master.delete_many(gone).await.unwrap();
+        kept.extend(stay.iter().cloned());
+        tokio::time::sleep(Duration::from_millis(20)).await; // the pace of the cuts
+    }
+    assert!(killed > 10, "only {killed} subscriptions were cut");
+    until("exactly what was kept is held", || async { ledger.held() == kept }).await;
+    until("deleted ones are gone", || async { master.stats().await.unwrap().jobs as usize == kept.len() })
+        .await;
+    ledger.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flushed_scripts_are_loaded_again() {
+    let server = RedisServer::start();
+    let cluster = cluster(&server).await;
+    let master = cluster.master().await.unwrap();
+    let ledger = Ledger::default();
+    let _worker = ledger.consume(cluster.worker().await.unwrap());
+    for round in 1..=5 {
+        server.command(&["SCRIPT", "FLUSH"]);
+        add_jobs(&master, 10).await;
+        until("they are held", || async { ledger.held().len() == 10 * round }).await;
+    }
+    ledger.assert_clean();
+}
+
+// A server that hangs for longer than a command's timeout: what was given up on does not happen later (rule 8).
+#[tokio::test(flavor = "multi_thread")]
+async fn an_add_that_timed_out_is_not_carried_out_later() {
+    let server = RedisServer::start();
+    let quick = Duration::from_millis(300);
+    let cluster = builder().lock_ttl(LONG).command_timeout(quick).connect_url(server.url()).await.unwrap();
+    let master = cluster.master().await.unwrap();
+    server.pause();
+    let error = master.add(&"late").await.unwrap_err();
+    assert_eq!(error.kind(), assemblage::ErrorKind::Timeout, "{error}");
+    tokio::time::sleep(2 * quick).await; // the pause must outlast the latest time of the add
+    server.resume();
+    until("the server answers", || async { master.stats().await.is_ok() }).await;
+    // A later add on the same connection comes after whatever was left of the first.
+    until("the next is taken", || async { master.add(&"next").await.is_ok() }).await;
+    let payloads = master.stats().await.unwrap();
+    assert_eq!(payloads.jobs, 1, "the late one is not there");
+}

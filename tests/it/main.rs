@@ -4,6 +4,7 @@ mod support;
 
 mod faults;
 mod house;
+mod old_interface;
 mod releasing;
 mod takeover;
 mod worker;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use assemblage::{Added, AddOptions, CloseReason, DeleteReason, Deleted, ErrorKind, Event, JobId, JobState};
+use assemblage::{AddOptions, Added, CloseReason, DeleteReason, Deleted, ErrorKind, Event, JobId, JobState};
 use futures::{FutureExt, StreamExt};
 
 use crate::support::{Ledger, PATIENCE, RedisServer, add_jobs, builder, cluster, next, until};
@@ -33,7 +33,9 @@ async fn a_job_that_is_deleted_and_added_again_waits_for_its_last_owner() {
     assert!(next_within(&mut second, 100).await.is_none() && next_within(&mut first, 1).await.is_none());
     drop(clone);
     // The first or the second, both are free now.
-    let Some(Event::Add(again)) = futures::stream::select(&mut first, &mut second).next().await else { panic!("an add") };
+    let Some(Event::Add(again)) = futures::stream::select(&mut first, &mut second).next().await else {
+        panic!("an add")
+    };
     assert_eq!(again.payload::<i32>().unwrap(), 2, "what was added last");
 }
 
@@ -50,7 +52,10 @@ async fn a_handler_that_holds_on_too_long_is_passed_over_and_that_is_said() {
     let mut worker = cluster.worker().await.unwrap();
     let id = master.add(&"stuck").await.unwrap();
     let Event::Add(job) = next(&mut worker).await else { panic!("an add") };
-    tokio::time::timeout(PATIENCE, master.delete_and_wait(&id)).await.expect("resolves by the timeout").unwrap();
+    tokio::time::timeout(PATIENCE, master.delete_and_wait(&id))
+        .await
+        .expect("resolves by the timeout")
+        .unwrap();
     assert!(master.job(&id).await.unwrap().is_none(), "gone although a handle is out");
     let mut said = false;
     while !said {
@@ -81,7 +86,10 @@ async fn terminate_gives_a_delete_for_each_job_and_the_jobs_to_others() {
     tokio::time::timeout(PATIENCE, left).await.expect("terminate resolves");
     until("all are held again", || async { ledger.held().len() == 500 }).await;
     assert_eq!(ledger.held_by(second.id()), 500);
-    assert!(ids.iter().all(|id| ledger.moves(id) == 2), "each moved once: none came back to the one that leaves");
+    assert!(
+        ids.iter().all(|id| ledger.moves(id) == 2),
+        "each moved once: none came back to the one that leaves"
+    );
     assert_eq!(master.workers().await.unwrap().len(), 1);
     ledger.assert_clean();
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use nix::sys::signal::Signal;
 
-use crate::support::{Ledger, Process, RedisServer, Report, TTL, add_jobs, builder, cluster, monotonic_us, until};
+use crate::support::{
+    Ledger, Process, RedisServer, Report, TTL, add_jobs, builder, cluster, monotonic_us, until,
+};
 
 /// How late a takeover may be on a machine that is busy with other tests. What it really takes is measured by
 /// the demo and the benchmarks.
@@ -88,7 +90,8 @@ async fn jobs_wait_when_every_worker_is_killed_and_go_to_the_next_that_joins() {
     let server = RedisServer::start();
     let cluster = cluster(&server).await;
     let master = cluster.master().await.unwrap();
-    let mut workers = [Process::worker(&server, TTL), Process::worker(&server, TTL), Process::worker(&server, TTL)];
+    let mut workers =
+        [Process::worker(&server, TTL), Process::worker(&server, TTL), Process::worker(&server, TTL)];
     let ids = add_jobs(&master, 300).await;
     for worker in &workers {
         worker.wait_for_adds(100);

@@ -46,7 +46,10 @@ async fn a_worker_may_delete_its_job() {
     let Event::Add(job) = next(&mut worker).await else { panic!("an add") };
     assert!(job.delete().await.unwrap());
     let Event::Delete(deletion) = next(&mut worker).await else { panic!("a delete") };
-    assert_eq!((deletion.id(), deletion.reason(), deletion.epoch()), (&id, DeleteReason::Removed, job.epoch()));
+    assert_eq!(
+        (deletion.id(), deletion.reason(), deletion.epoch()),
+        (&id, DeleteReason::Removed, job.epoch())
+    );
     assert!(job.delete().await.unwrap(), "deleted already, and still held");
     drop(deletion);
     drop(job);
