@@ -1,12 +1,12 @@
 //! A sync that is out: its pages, and the frames that wait for its end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::id::{JobId, Revision};
 use crate::message::{Cursor, Frame, Page, Row, SPAN};
 
 /// How many frames wait for a sync at most. If more come, all are dropped and the sync is made again.
-const MOST_WAITING: usize = 10_000;
+pub(super) const MOST_WAITING: usize = 10_000;
 
 /// A request under way. Only the newest request's pages count: an overtaken one would bring back what was
 /// released since (rule 1).
@@ -18,6 +18,8 @@ pub(super) struct Sync {
     pages: Vec<Bound>,
     rows: HashMap<JobId, Row>,
     first: Option<First>,
+    /// Releases that were answered meanwhile: a row about one was read before.
+    released: HashSet<(JobId, Revision)>,
 }
 
 /// What the first page said; the chain of frames goes on from there (rule 2).
@@ -48,7 +50,7 @@ pub(super) enum Next {
 
 impl Sync {
     pub(super) fn new(request: u64, since: Revision) -> Self {
-        Self { request, since, pages: Vec::new(), rows: HashMap::new(), first: None }
+        Self { request, since, pages: Vec::new(), rows: HashMap::new(), first: None, released: HashSet::new() }
     }
 
     pub(super) fn handle_page(&mut self, page: Page) -> Next {
@@ -71,8 +73,15 @@ impl Sync {
         next.map_or(Next::Finish, Next::Page)
     }
 
+    /// From now on the server does not count the job as ours by this grant.
+    pub(super) fn handle_released(&mut self, job: &JobId, grant: Revision) {
+        self.released.insert((job.clone(), grant));
+    }
+
     /// The rows, and what else the snapshot says.
-    pub(super) fn finish(self) -> Option<(First, HashMap<JobId, Row>, Coverage)> {
+    pub(super) fn finish(mut self) -> Option<(First, HashMap<JobId, Row>, Coverage)> {
+        let released = self.released;
+        self.rows.retain(|job, row| released.is_empty() || !released.contains(&(job.clone(), row.grant)));
         Some((self.first?, self.rows, Coverage(self.pages)))
     }
 }
@@ -112,10 +121,6 @@ impl WaitingRoom {
 
     pub(super) fn pop(&mut self) -> Option<Frame> {
         self.frames.pop_front()
-    }
-
-    pub(super) fn put_back(&mut self, frame: Frame) {
-        self.frames.push_front(frame);
     }
 
     /// Whether frames were dropped; from now on they are kept again.
