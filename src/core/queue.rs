@@ -62,6 +62,8 @@ pub(crate) struct Queue {
     next_number: u64,
     problems: VecDeque<Error>,
     problems_left_out: u64,
+    /// A problem was the last to be popped: then it is a change's turn, or a flood of them would hold up all else.
+    problem_popped: bool,
     close: Close,
 }
 
@@ -160,7 +162,9 @@ impl Queue {
         if self.is_finished() {
             return None;
         }
-        if let Some(problem) = self.pop_problem() {
+        let change_first = std::mem::take(&mut self.problem_popped) && !self.changes.is_empty();
+        if !change_first && let Some(problem) = self.pop_problem() {
+            self.problem_popped = true;
             return Some(Delivery::Problem(problem));
         }
         while let Some((job, number)) = self.order.pop_front() {
@@ -215,5 +219,157 @@ impl Queue {
             let changes = &self.changes;
             self.order.retain(|(job, number)| changes.get(job).is_some_and(|(current, _)| current == number));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(id: &str) -> JobId {
+        JobId::new(id).expect("a plain id")
+    }
+
+    fn handover(grant: u64) -> Handover {
+        let payload = Bytes::from_static(b"p");
+        Handover { grant: Revision(grant), epoch: Epoch(grant), born: Revision(grant), payload }
+    }
+
+    fn ending(grant: u64) -> Ending {
+        Ending { grant: Revision(grant), epoch: Epoch(grant), reason: DeleteReason::Removed }
+    }
+
+    fn problem(queue: &mut Queue, text: &str) {
+        queue.problem(Error::new(ErrorKind::Protocol, text));
+    }
+
+    fn pop(queue: &mut Queue) -> Option<String> {
+        Some(match queue.pop()? {
+            Delivery::Add { job, epoch, .. } => format!("add {job} {epoch}"),
+            Delivery::Update { job, epoch, .. } => format!("update {job} {epoch}"),
+            Delivery::Delete { job, grant, .. } => format!("delete {job} {grant}"),
+            Delivery::Problem(error) => format!("problem {error}"),
+            Delivery::Close(_) => "close".into(),
+        })
+    }
+
+    fn all(queue: &mut Queue) -> Vec<String> {
+        std::iter::from_fn(|| pop(queue)).collect()
+    }
+
+    // "Bounded memory": an add and a delete that both wait cancel out.
+    #[test]
+    fn an_add_that_is_taken_back_is_never_heard_of() {
+        let mut queue = Queue::default();
+        queue.add(&job("a"), handover(1));
+        queue.cancel_add(&job("a"));
+        assert!(!queue.is_ready());
+        assert_eq!(all(&mut queue), [""; 0]);
+    }
+
+    // Rule 7: a replace is two events, not one slot overwritten.
+    #[test]
+    fn an_end_and_the_next_beginning_are_both_told_in_that_order() {
+        let mut queue = Queue::default();
+        queue.delete(&job("a"), ending(1));
+        queue.add(&job("b"), handover(2));
+        queue.add(&job("a"), handover(3));
+        assert_eq!(queue.len(), 2, "one change a job");
+        assert_eq!(all(&mut queue), ["delete a 1", "add a 3", "add b 2"]);
+    }
+
+    #[test]
+    fn of_a_replace_whose_beginning_is_taken_back_the_end_is_left() {
+        let mut queue = Queue::default();
+        queue.delete(&job("a"), ending(1));
+        queue.add(&job("a"), handover(2));
+        queue.cancel_add(&job("a"));
+        assert_eq!(all(&mut queue), ["delete a 1"]);
+    }
+
+    #[test]
+    fn the_newest_update_takes_the_place_of_the_one_before_and_an_end_that_of_both() {
+        let mut queue = Queue::default();
+        queue.update(&job("a"), handover(1));
+        queue.add(&job("b"), handover(2));
+        queue.update(&job("a"), handover(3));
+        assert_eq!(pop(&mut queue).as_deref(), Some("update a 3"));
+        queue.update(&job("a"), handover(4));
+        queue.delete(&job("a"), ending(4));
+        queue.update(&job("a"), handover(5));
+        assert_eq!(all(&mut queue), ["add b 2", "delete a 4"]);
+    }
+
+    #[test]
+    fn an_add_that_waits_takes_a_new_epoch_in_its_place() {
+        let mut queue = Queue::default();
+        queue.add(&job("a"), handover(1));
+        queue.set_epoch(&job("a"), Epoch(9));
+        queue.delete(&job("b"), ending(1));
+        queue.add(&job("b"), handover(2));
+        queue.set_epoch(&job("b"), Epoch(9));
+        assert_eq!(all(&mut queue), ["add a 9", "delete b 1", "add b 9"]);
+    }
+
+    // A job that came and went counts from when it came again.
+    #[test]
+    fn jobs_come_in_the_order_in_which_they_first_had_a_change() {
+        let mut queue = Queue::default();
+        queue.add(&job("a"), handover(1));
+        queue.add(&job("b"), handover(2));
+        queue.cancel_add(&job("a"));
+        queue.add(&job("a"), handover(3));
+        assert_eq!(all(&mut queue), ["add b 2", "add a 3"]);
+    }
+
+    // "Bounded memory", "honest failure": what is left out is counted, and said.
+    #[test]
+    fn problems_are_bounded_and_what_is_left_out_is_said() {
+        let mut queue = Queue::default();
+        for _ in 0..MOST_PROBLEMS + 3 {
+            problem(&mut queue, "x");
+        }
+        let all = all(&mut queue);
+        assert_eq!(all.len(), MOST_PROBLEMS + 1);
+        assert!(all[MOST_PROBLEMS].starts_with("problem 3 more errors"));
+    }
+
+    // "Nothing lost": whoever can make problems faster than they are polled must not hold up a Delete.
+    #[test]
+    fn a_flood_of_problems_does_not_hold_up_the_changes() {
+        let mut queue = Queue::default();
+        problem(&mut queue, "x");
+        queue.delete(&job("a"), ending(1));
+        assert_eq!(pop(&mut queue).as_deref(), Some("problem x"));
+        problem(&mut queue, "y");
+        assert_eq!(all(&mut queue), ["delete a 1", "problem y"]);
+    }
+
+    // "The stream": the last event is Close, exactly one.
+    #[test]
+    fn close_comes_after_all_that_waits_and_nothing_after_it() {
+        let mut queue = Queue::default();
+        queue.delete(&job("a"), ending(1));
+        queue.close(CloseReason::Terminated);
+        queue.close(CloseReason::LockExpired);
+        problem(&mut queue, "x");
+        assert_eq!(all(&mut queue), ["problem x", "delete a 1", "close"]);
+        problem(&mut queue, "y");
+        queue.add(&job("b"), handover(2));
+        assert!(queue.is_finished() && !queue.is_ready());
+        assert_eq!(all(&mut queue), [""; 0]);
+    }
+
+    // "Bounded memory": behind a consumer that does not poll, too.
+    #[test]
+    fn jobs_that_come_and_go_leave_nothing_behind() {
+        let mut queue = Queue::default();
+        queue.add(&job("b"), handover(1));
+        for grant in 2..10_000 {
+            queue.add(&job("a"), handover(grant));
+            queue.cancel_add(&job("a"));
+        }
+        assert!(queue.order.len() < 100);
+        assert_eq!(all(&mut queue), ["add b 1"]);
     }
 }
