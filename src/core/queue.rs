@@ -185,7 +185,9 @@ impl Queue {
         let problem = self.problems.pop_front();
         if problem.is_none() && self.problems_left_out > 0 {
             let count = std::mem::take(&mut self.problems_left_out);
-            let text = format!("{count} more errors were not kept: poll the stream more often; the log has them all");
+            let text = format!(
+                "{count} more errors were not kept: poll the stream more often; the log has them all"
+            );
             return Some(Error::new(ErrorKind::Server, text));
         }
         problem

@@ -18,6 +18,8 @@
 #[cfg(test)]
 mod rules;
 mod snapshot;
+#[cfg(test)]
+mod trial;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -403,7 +405,8 @@ impl View {
         let lifted = first.lifted > self.lifted;
         self.lifted = first.lifted;
 
-        let known: Vec<(JobId, Revision)> = self.slots.iter().map(|(job, slot)| (job.clone(), slot.newest())).collect();
+        let known: Vec<(JobId, Revision)> =
+            self.slots.iter().map(|(job, slot)| (job.clone(), slot.newest())).collect();
         for (job, grant) in known {
             match rows.remove(&job) {
                 Some(row) if row.grant == grant => self.keep(now, row, lifted),
@@ -479,7 +482,9 @@ impl View {
         let Row { job, grant, born, state } = row;
         match state {
             // New: granted after all that is known here.
-            RowState::Active(Some(payload)) if grant > self.revision => self.grant(now, job, grant, born, payload),
+            RowState::Active(Some(payload)) if grant > self.revision => {
+                self.grant(now, job, grant, born, payload)
+            }
             // Known and not held: it was let go of, and the server does not know (rule 10), or waits for it (rule 3).
             RowState::Active(_) | RowState::Releasing => self.hand_back(job, grant),
         }

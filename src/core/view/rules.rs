@@ -125,7 +125,9 @@ impl Bench {
             Delivery::Add { job, epoch, .. } => format!("add {job} {epoch}"),
             Delivery::Update { job, epoch, .. } => format!("update {job} {epoch}"),
             Delivery::Delete { job, grant, reason, .. } => format!("delete {job} {grant} {reason:?}"),
-            Delivery::Problem(error) => format!("problem {:?} {}", error.kind(), error.job().map_or("-", JobId::as_str)),
+            Delivery::Problem(error) => {
+                format!("problem {:?} {}", error.kind(), error.job().map_or("-", JobId::as_str))
+            }
             Delivery::Close(reason) => format!("close {reason:?}"),
         })
     }

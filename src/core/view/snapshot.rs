@@ -50,7 +50,14 @@ pub(super) enum Next {
 
 impl Sync {
     pub(super) fn new(request: u64, since: Revision) -> Self {
-        Self { request, since, pages: Vec::new(), rows: HashMap::new(), first: None, released: HashSet::new() }
+        Self {
+            request,
+            since,
+            pages: Vec::new(),
+            rows: HashMap::new(),
+            first: None,
+            released: HashSet::new(),
+        }
     }
 
     pub(super) fn handle_page(&mut self, page: Page) -> Next {
