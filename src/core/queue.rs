@@ -62,6 +62,8 @@ pub(crate) struct Queue {
     next_number: u64,
     problems: VecDeque<Error>,
     problems_left_out: u64,
+    /// A problem was the last to be popped: then it is a change's turn, or a flood of them would hold up all else.
+    problem_popped: bool,
     close: Close,
 }
 
@@ -153,11 +155,18 @@ impl Queue {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Delivery> {
         if self.is_finished() {
             return None;
         }
-        if let Some(problem) = self.pop_problem() {
+        let change_first = std::mem::take(&mut self.problem_popped) && !self.changes.is_empty();
+        if !change_first && let Some(problem) = self.pop_problem() {
+            self.problem_popped = true;
             return Some(Delivery::Problem(problem));
         }
         while let Some((job, number)) = self.order.pop_front() {
@@ -348,8 +357,8 @@ mod tests {
         }
         let all = drain(&mut queue);
         assert_eq!(all.len(), MOST_PROBLEMS + 2);
-        assert!(all[MOST_PROBLEMS].starts_with("5 more"), "{all:?}");
-        assert_eq!(all[MOST_PROBLEMS + 1], "+a 1 1");
+        assert!(all[MOST_PROBLEMS + 1].starts_with("5 more"), "{all:?}");
+        assert_eq!(all[1], "+a 1 1", "a flood of problems does not hold up the changes");
     }
 
     // Guards: honest failure. A consumer that waits is woken for the count, too.

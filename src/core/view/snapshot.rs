@@ -1,6 +1,6 @@
 //! A sync that is out: its pages, and the frames that wait for its end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::id::{JobId, Revision};
 use crate::message::{Body, Cursor, Frame, Page, Row, SPAN};
@@ -21,6 +21,8 @@ pub(super) struct Sync {
     pages: Vec<Bound>,
     rows: HashMap<JobId, Row>,
     first: Option<First>,
+    /// Releases that were answered meanwhile: a row about one was read before.
+    released: HashSet<(JobId, Revision)>,
 }
 
 /// What the first page said; the chain of frames goes on from there (rule 2).
@@ -51,7 +53,14 @@ pub(super) enum Next {
 
 impl Sync {
     pub(super) fn new(request: u64, since: Revision) -> Self {
-        Self { request, since, pages: Vec::new(), rows: HashMap::new(), first: None }
+        Self {
+            request,
+            since,
+            pages: Vec::new(),
+            rows: HashMap::new(),
+            first: None,
+            released: HashSet::new(),
+        }
     }
 
     pub(super) fn handle_page(&mut self, page: Page) -> Next {
@@ -74,9 +83,23 @@ impl Sync {
         next.map_or(Next::Finish, Next::Page)
     }
 
-    /// The rows, and what else the snapshot says.
-    pub(super) fn finish(self) -> Option<(First, HashMap<JobId, Row>, Coverage)> {
-        Some((self.first?, self.rows, Coverage(self.pages)))
+    /// From now on the server does not count the job as ours by this grant.
+    pub(super) fn handle_released(&mut self, job: &JobId, grant: Revision) {
+        self.released.insert((job.clone(), grant));
+    }
+
+    /// The rows, and what else the snapshot says. `lifted` is what the view knows: a server with another lift may have
+    /// forgotten what it was told.
+    pub(super) fn finish(self, lifted: Revision) -> Option<(First, HashMap<JobId, Row>, Coverage)> {
+        let (first, mut rows) = (self.first?, self.rows);
+        if first.lifted == lifted {
+            for (job, grant) in self.released {
+                if rows.get(&job).is_some_and(|row| row.grant == grant) {
+                    rows.remove(&job);
+                }
+            }
+        }
+        Some((first, rows, Coverage(self.pages)))
     }
 }
 
