@@ -295,8 +295,8 @@ impl View {
         self.phase = Phase::Draining;
         let jobs: Vec<JobId> = self.slots.keys().cloned().collect();
         for job in jobs {
+            // What waits for its handles is handed back once they are gone, see `grant`.
             self.end(now, &job, DeleteReason::Terminated);
-            self.refuse_successor(&job);
         }
     }
 
