@@ -62,6 +62,8 @@ pub(crate) struct Queue {
     next_number: u64,
     problems: VecDeque<Error>,
     problems_left_out: u64,
+    /// A problem was the last to be popped: then it is a change's turn, or a flood of them would hold up all else.
+    problem_popped: bool,
     close: Close,
 }
 
@@ -145,17 +147,26 @@ impl Queue {
     /// Whether `pop` has something.
     pub(crate) fn is_ready(&self) -> bool {
         match self.close {
-            Close::Open => !self.changes.is_empty() || !self.problems.is_empty(),
+            Close::Open => {
+                !self.changes.is_empty() || !self.problems.is_empty() || self.problems_left_out > 0
+            }
             Close::Pending(_) => true,
             Close::Polled => false,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len()
     }
 
     pub(crate) fn pop(&mut self) -> Option<Delivery> {
         if self.is_finished() {
             return None;
         }
-        if let Some(problem) = self.pop_problem() {
+        let change_first = std::mem::take(&mut self.problem_popped) && !self.changes.is_empty();
+        if !change_first && let Some(problem) = self.pop_problem() {
+            self.problem_popped = true;
             return Some(Delivery::Problem(problem));
         }
         while let Some((job, number)) = self.order.pop_front() {
@@ -212,5 +223,171 @@ impl Queue {
             let changes = &self.changes;
             self.order.retain(|(job, number)| changes.get(job).is_some_and(|(current, _)| current == number));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(job: &str) -> JobId {
+        JobId::new(job).expect("a plain id")
+    }
+
+    fn handover(grant: u64, epoch: u64) -> Handover {
+        Handover { grant: Revision(grant), epoch: Epoch(epoch), born: Revision(1), payload: Bytes::new() }
+    }
+
+    fn ending(grant: u64) -> Ending {
+        Ending { grant: Revision(grant), epoch: Epoch(grant), reason: DeleteReason::Removed }
+    }
+
+    /// All that waits: `+` an Add, `~` an Update, `-` a Delete, with grant and epoch.
+    fn drain(queue: &mut Queue) -> Vec<String> {
+        let text = |delivery| match delivery {
+            Delivery::Add { job, grant, epoch, .. } => format!("+{job} {grant} {epoch}"),
+            Delivery::Update { job, grant, epoch, .. } => format!("~{job} {grant} {epoch}"),
+            Delivery::Delete { job, grant, epoch, .. } => format!("-{job} {grant} {epoch}"),
+            Delivery::Problem(error) => error.to_string(),
+            Delivery::Close(reason) => format!("{reason:?}"),
+        };
+        std::iter::from_fn(|| queue.pop()).map(text).collect()
+    }
+
+    // Guards: bounded memory. An add and a delete that both wait cancel out.
+    #[test]
+    fn an_add_that_is_taken_back_leaves_nothing() {
+        let mut queue = Queue::default();
+        queue.add(&id("a"), handover(1, 1));
+        queue.cancel_add(&id("a"));
+        assert!(!queue.is_ready() && drain(&mut queue).is_empty());
+    }
+
+    // Guards: the stream. The consumer must see the end of the one before the next begins.
+    #[test]
+    fn a_delete_and_an_add_are_a_replace_and_the_add_can_be_taken_back() {
+        let mut queue = Queue::default();
+        queue.delete(&id("a"), ending(1));
+        queue.add(&id("b"), handover(2, 2));
+        queue.add(&id("a"), handover(3, 3));
+        queue.add(&id("a"), handover(4, 4));
+        assert_eq!(drain(&mut queue), ["-a 1 1", "+a 4 4", "+b 2 2"]);
+
+        queue.delete(&id("a"), ending(4));
+        queue.add(&id("a"), handover(5, 5));
+        queue.cancel_add(&id("a"));
+        queue.cancel_add(&id("a"));
+        assert_eq!(drain(&mut queue), ["-a 4 4"]);
+    }
+
+    // Guards: the stream. Half of a replace is polled; the other half may still be taken back.
+    #[test]
+    fn the_add_of_a_replace_can_be_taken_back_after_its_delete_was_polled() {
+        let mut queue = Queue::default();
+        queue.delete(&id("a"), ending(1));
+        queue.add(&id("a"), handover(2, 2));
+        assert!(matches!(queue.pop(), Some(Delivery::Delete { .. })));
+        assert!(queue.is_ready());
+        queue.cancel_add(&id("a"));
+        assert!(!queue.is_ready() && drain(&mut queue).is_empty());
+    }
+
+    // Guards: bounded memory, the stream. Of several updates the last counts, and none after the job has ended.
+    #[test]
+    fn updates_become_one_and_a_delete_swallows_them() {
+        let mut queue = Queue::default();
+        queue.update(&id("a"), handover(1, 5));
+        queue.update(&id("a"), handover(1, 6));
+        queue.update(&id("b"), handover(2, 5));
+        queue.delete(&id("b"), ending(2));
+        queue.update(&id("b"), handover(2, 6));
+        queue.delete(&id("b"), Ending { reason: DeleteReason::LockExpired, ..ending(9) });
+        assert_eq!(drain(&mut queue), ["~a 1 6", "-b 2 2"]);
+    }
+
+    // Guards: rule 10. An assignment that waits for the consumer is handed over with its newest epoch.
+    #[test]
+    fn a_new_epoch_reaches_what_was_not_polled() {
+        let mut queue = Queue::default();
+        queue.add(&id("a"), handover(1, 1));
+        queue.delete(&id("b"), ending(2));
+        queue.add(&id("b"), handover(3, 3));
+        queue.set_epoch(&id("a"), Epoch(9));
+        queue.set_epoch(&id("b"), Epoch(9));
+        queue.set_epoch(&id("c"), Epoch(9));
+        assert_eq!(drain(&mut queue), ["+a 1 9", "-b 2 2", "+b 3 9"]);
+    }
+
+    // Guards: no job starves. A job keeps the place that its first change got.
+    #[test]
+    fn jobs_come_in_the_order_in_which_they_first_had_a_change() {
+        let mut queue = Queue::default();
+        queue.update(&id("a"), handover(1, 1));
+        queue.add(&id("b"), handover(2, 2));
+        queue.delete(&id("c"), ending(3));
+        queue.delete(&id("a"), ending(1));
+        queue.add(&id("c"), handover(4, 4));
+        queue.cancel_add(&id("b"));
+        queue.add(&id("b"), handover(5, 5));
+        assert_eq!(drain(&mut queue), ["-a 1 1", "-c 3 3", "+c 4 4", "+b 5 5"]);
+    }
+
+    // Guards: bounded memory. Jobs come and go behind a consumer that does not poll.
+    #[test]
+    fn places_of_jobs_that_are_gone_do_not_pile_up() {
+        let mut queue = Queue::default();
+        queue.add(&id("kept"), handover(1, 1));
+        for n in 0..10_000 {
+            let job = id(&format!("job{}", n % 100));
+            queue.add(&job, handover(n, n));
+            queue.cancel_add(&job);
+            assert!(queue.order.len() <= 70, "{} places", queue.order.len());
+        }
+        assert_eq!(queue.changes.len(), 1);
+        assert_eq!(drain(&mut queue), ["+kept 1 1"]);
+    }
+
+    // Guards: honest failure, bounded memory. What is not kept is counted, and said once.
+    #[test]
+    fn problems_are_kept_up_to_a_bound_and_the_rest_is_counted() {
+        let mut queue = Queue::default();
+        queue.add(&id("a"), handover(1, 1));
+        for _ in 0..MOST_PROBLEMS + 5 {
+            queue.problem(Error::new(ErrorKind::Server, "no"));
+        }
+        let all = drain(&mut queue);
+        assert_eq!(all.len(), MOST_PROBLEMS + 2);
+        assert!(all[MOST_PROBLEMS + 1].starts_with("5 more"), "{all:?}");
+        assert_eq!(all[1], "+a 1 1", "a flood of problems does not hold up the changes");
+    }
+
+    // Guards: honest failure. A consumer that waits is woken for the count, too.
+    #[test]
+    fn whatever_pop_has_makes_the_queue_ready() {
+        let mut queue = Queue::default();
+        assert!(!queue.is_ready());
+        for _ in 0..=MOST_PROBLEMS {
+            queue.problem(Error::new(ErrorKind::Server, "no"));
+        }
+        for _ in 0..=MOST_PROBLEMS {
+            assert!(queue.is_ready());
+            assert!(queue.pop().is_some());
+        }
+        assert!(!queue.is_ready() && queue.pop().is_none());
+    }
+
+    // Guards: the stream. Close is the last, comes once and with the first reason.
+    #[test]
+    fn close_comes_after_all_else_and_nothing_after_it() {
+        let mut queue = Queue::default();
+        queue.delete(&id("a"), ending(1));
+        queue.close(CloseReason::LockExpired);
+        queue.close(CloseReason::Terminated);
+        assert!(queue.is_ready() && !queue.is_finished());
+        assert_eq!(drain(&mut queue), ["-a 1 1", "LockExpired"]);
+        queue.add(&id("b"), handover(2, 2));
+        queue.problem(Error::new(ErrorKind::Server, "late"));
+        queue.close(CloseReason::Terminated);
+        assert!(queue.is_finished() && !queue.is_ready() && drain(&mut queue).is_empty());
     }
 }

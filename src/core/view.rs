@@ -15,7 +15,15 @@
 //! Calling order: any `handle_*` at any time; after each, `poll_command` until `None`; `poll_delivery` when the
 //! consumer asks; `handle_timeout` at [`poll_timeout`](View::poll_timeout). "Rule n" is that of PROTOCOL.md.
 
+#[cfg(test)]
+mod model_test;
+#[cfg(test)]
+mod rules;
+#[cfg(test)]
+mod rules_test;
 mod snapshot;
+#[cfg(test)]
+mod trial;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -50,6 +58,8 @@ pub(crate) struct View {
     slots: HashMap<JobId, Slot>,
     queue: Queue,
     commands: VecDeque<Command>,
+    /// The page to ask for; one at most, since only the newest request counts.
+    wanted: Option<Command>,
     /// When `Deleting` slots time out: in order, since all wait equally long. An entry may be stale.
     deadlines: VecDeque<(Instant, JobId, Revision)>,
     /// Up to here nothing is missing.
@@ -89,11 +99,22 @@ enum Stage {
     Waiting,
     /// The consumer has it.
     Active,
-    /// Its `Delete` waits for the consumer, or handles are out. The job may be this worker's again already; that
-    /// assignment waits for the handles (rule 7).
-    Deleting { next: Option<Successor> },
+    /// Its `Delete` waits for the consumer, or handles are out.
+    Deleting(Then),
     /// Let go of here; the server is being told.
     Returning,
+}
+
+/// What follows when the handles to an assignment are gone (rule 7).
+#[derive(Debug)]
+enum Then {
+    /// The server is told.
+    Release,
+    /// The job is this worker's again already: that assignment begins.
+    Begin(Successor),
+    /// It was this worker's again, and that is over too: the server is told of this grant. Not earlier, or
+    /// another worker would get the job while handles are out here.
+    HandBack(Revision),
 }
 
 /// An assignment that waits for the one before it to be let go of.
@@ -102,6 +123,17 @@ struct Successor {
     grant: Revision,
     born: Revision,
     payload: Bytes,
+}
+
+impl Slot {
+    /// The newest grant by which the server has given us the job, as far as is known.
+    fn newest(&self) -> Revision {
+        match &self.stage {
+            Stage::Deleting(Then::Begin(next)) => next.grant,
+            Stage::Deleting(Then::HandBack(grant)) => *grant,
+            Stage::Deleting(Then::Release) | Stage::Waiting | Stage::Active | Stage::Returning => self.grant,
+        }
+    }
 }
 
 impl View {
@@ -117,6 +149,7 @@ impl View {
             slots: HashMap::new(),
             queue: Queue::default(),
             commands: VecDeque::new(),
+            wanted: None,
             deadlines: VecDeque::new(),
             revision: Revision::default(),
             last: Revision::default(),
@@ -144,7 +177,6 @@ impl View {
             self.advance(frame.revision);
             self.apply(now, frame);
         } else {
-            self.waiting.push(frame);
             self.handle_gap();
         }
     }
@@ -165,14 +197,14 @@ impl View {
         match sync.handle_page(page) {
             Next::Page(cursor) => {
                 let since = sync.since;
-                self.commands.push_back(Command::Sync { request, since, cursor: Some(cursor) });
+                self.wanted = Some(Command::Sync { request, since, cursor: Some(cursor) });
             }
             Next::Finish => self.finish_sync(now),
             Next::Restart => self.handle_gap(),
         }
     }
 
-    /// The request was not answered. Frames go on waiting until a later `handle_gap` asks again.
+    /// The request was not answered. Nothing goes on until a later `handle_gap` asks again.
     pub(crate) fn handle_sync_failed(&mut self, request: u64) {
         // The request counts no more: a late page of it must not be mixed with later ones.
         if let Some(sync) = self.sync.as_mut().filter(|sync| sync.request == request) {
@@ -197,7 +229,7 @@ impl View {
     pub(crate) fn handle_dropped(&mut self, now: Instant, job: &JobId, grant: Revision) {
         if let Some(slot) = self.slots.get_mut(job)
             && slot.grant == grant
-            && matches!(slot.stage, Stage::Deleting { .. })
+            && matches!(slot.stage, Stage::Deleting(_))
         {
             self.let_go(now, job);
         }
@@ -210,6 +242,9 @@ impl View {
             && matches!(slot.stage, Stage::Returning)
         {
             self.slots.remove(job);
+        }
+        if let Some(sync) = &mut self.sync {
+            sync.handle_released(job, grant);
         }
         if !mine {
             self.handle_gap(); // rule 9
@@ -232,7 +267,7 @@ impl View {
             && *deadline <= now
             && let Some((_, job, grant)) = self.deadlines.pop_front()
         {
-            let deleting = self.slots.get(&job).filter(|slot| matches!(slot.stage, Stage::Deleting { .. }));
+            let deleting = self.slots.get(&job).filter(|slot| matches!(slot.stage, Stage::Deleting(_)));
             if deleting.is_some_and(|slot| slot.grant == grant) {
                 let text = format!(
                     "the job is released although a handle is still out {:?} after its Delete: its handler may overlap the \
@@ -260,8 +295,8 @@ impl View {
         self.phase = Phase::Draining;
         let jobs: Vec<JobId> = self.slots.keys().cloned().collect();
         for job in jobs {
+            // What waits for its handles is handed back once they are gone, see `grant`.
             self.end(now, &job, DeleteReason::Terminated);
-            self.refuse_successor(&job);
         }
     }
 
@@ -288,10 +323,11 @@ impl View {
                     self.queue.delete(&job, Ending { grant: slot.grant, epoch: slot.epoch, reason: why });
                     self.commands.push_back(Command::Cancel { job, grant: slot.grant });
                 }
-                Stage::Deleting { .. } | Stage::Returning => {}
+                Stage::Deleting(_) | Stage::Returning => {}
             }
         }
         self.commands.retain(|command| matches!(command, Command::Cancel { .. }));
+        self.wanted = None;
         self.deadlines.clear();
         self.waiting = WaitingRoom::default();
         self.sync = None;
@@ -300,7 +336,7 @@ impl View {
     }
 
     pub(crate) fn poll_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
+        self.commands.pop_front().or_else(|| self.wanted.take())
     }
 
     /// What the consumer gets next. After `Close`, `None` for ever.
@@ -325,6 +361,12 @@ impl View {
     /// Whether `poll_delivery` has something.
     pub(crate) fn has_delivery(&self) -> bool {
         self.queue.is_ready()
+    }
+
+    /// How many jobs have a change that the consumer has not polled.
+    #[cfg(test)]
+    pub(crate) fn waiting_changes(&self) -> usize {
+        self.queue.len()
     }
 
     /// Whether nothing is held or on its way back, in a worker that leaves.
@@ -357,17 +399,21 @@ impl View {
         self.next_request += 1;
         self.audit = None;
         self.sync = Some(Sync::new(request, since));
-        self.commands.push_back(Command::Sync { request, since, cursor: None });
+        self.wanted = Some(Command::Sync { request, since, cursor: None });
+        // They were sent before the request is: the answer has them, or they are no more of the server's history, and
+        // would look like a gap after every sync, for ever.
+        self.waiting = WaitingRoom::default();
     }
 
     /// The whole snapshot is there: make the slots what it says, then take in the frames that waited.
     fn finish_sync(&mut self, now: Instant) {
-        let Some((first, mut rows, coverage)) = self.sync.take().and_then(Sync::finish) else { return };
+        let Some(sync) = self.sync.take() else { return };
+        let Some((first, mut rows, coverage)) = sync.finish(self.lifted) else { return };
         let lifted = first.lifted > self.lifted;
         self.lifted = first.lifted;
 
         let known: Vec<(JobId, Revision)> =
-            self.slots.iter().map(|(job, slot)| (job.clone(), slot.grant)).collect();
+            self.slots.iter().map(|(job, slot)| (job.clone(), slot.newest())).collect();
         for (job, grant) in known {
             match rows.remove(&job) {
                 Some(row) if row.grant == grant => self.keep(now, row, lifted),
@@ -393,7 +439,6 @@ impl View {
                 continue; // in the snapshot, or a duplicate
             }
             if frame.previous != self.last {
-                self.waiting.put_back(frame);
                 return self.handle_gap();
             }
             self.advance(frame.revision);
@@ -405,7 +450,7 @@ impl View {
                 self.apply(now, frame);
             }
         }
-        if self.waiting.take_overflow() {
+        if self.waiting.has_overflown() {
             self.handle_gap();
         }
     }
@@ -414,7 +459,10 @@ impl View {
     fn keep(&mut self, now: Instant, row: Row, lifted: bool) {
         match row.state {
             // Rule 3: the frame that said so was lost.
-            RowState::Releasing => self.end(now, &row.job, DeleteReason::Removed),
+            RowState::Releasing => {
+                self.end(now, &row.job, DeleteReason::Removed);
+                self.refuse_successor(&row.job);
+            }
             RowState::Active(payload) if lifted => self.renew(&row.job, payload),
             RowState::Active(_) => {}
         }
@@ -424,13 +472,15 @@ impl View {
     fn renew(&mut self, job: &JobId, payload: Option<Bytes>) {
         let Some(slot) = self.slots.get_mut(job) else { return };
         let epoch = Epoch(slot.grant.max(self.lifted).get());
-        slot.epoch = epoch;
+        if std::mem::replace(&mut slot.epoch, epoch) == epoch {
+            return; // granted after the lift
+        }
         match (&slot.stage, payload) {
             (Stage::Waiting, _) => self.queue.set_epoch(job, epoch),
             (Stage::Active, Some(payload)) => {
                 self.queue.update(job, Handover { grant: slot.grant, epoch, born: slot.born, payload });
             }
-            (Stage::Active, None) | (Stage::Deleting { .. } | Stage::Returning, _) => {}
+            (Stage::Active, None) | (Stage::Deleting(_) | Stage::Returning, _) => {}
         }
     }
 
@@ -449,13 +499,14 @@ impl View {
 
     /// A slot that no row is about: the server does not count the job as ours.
     fn lose(&mut self, now: Instant, job: &JobId) {
-        match self.slots.get(job).map(|slot| &slot.stage) {
+        match self.slots.get_mut(job).map(|slot| &mut slot.stage) {
             Some(Stage::Waiting) => {
                 self.queue.cancel_add(job);
                 self.slots.remove(job);
             }
             Some(Stage::Active) => self.end(now, job, DeleteReason::Removed),
-            Some(Stage::Deleting { .. } | Stage::Returning) | None => {}
+            Some(Stage::Deleting(then)) => *then = Then::Release,
+            Some(Stage::Returning) | None => {}
         }
     }
 
@@ -464,9 +515,7 @@ impl View {
             Body::Add { job, born, payload } => self.grant(now, job, frame.revision, born, payload),
             Body::Delete { job, grant, reason } => match self.slots.get(&job) {
                 Some(slot) if slot.grant == grant => self.end(now, &job, reason),
-                Some(Slot { stage: Stage::Deleting { next: Some(next) }, .. }) if next.grant == grant => {
-                    self.refuse_successor(&job);
-                }
+                Some(slot) if slot.newest() == grant => self.refuse_successor(&job),
                 // Let go of already.
                 _ => {}
             },
@@ -477,7 +526,7 @@ impl View {
     /// The server gave us the job by this grant.
     fn grant(&mut self, now: Instant, job: JobId, grant: Revision, born: Revision, payload: Bytes) {
         match self.slots.get_mut(&job) {
-            Some(slot) if slot.grant >= grant => return, // known, or over
+            Some(slot) if slot.newest() >= grant => return, // known, or over
             None => {}
             Some(slot) => match &mut slot.stage {
                 Stage::Waiting => self.queue.cancel_add(&job),
@@ -485,14 +534,11 @@ impl View {
                     self.end(now, &job, DeleteReason::Removed);
                     return self.grant(now, job, grant, born, payload);
                 }
-                Stage::Deleting { next } if self.phase == Phase::Serving => {
-                    *next = Some(Successor { grant, born, payload });
+                Stage::Deleting(then) if self.phase == Phase::Serving => {
+                    *then = Then::Begin(Successor { grant, born, payload });
                     return;
                 }
-                Stage::Deleting { .. } => {
-                    self.commands.push_back(Command::Release { job, grant });
-                    return;
-                }
+                Stage::Deleting(_) => {}
                 Stage::Returning => {}
             },
         }
@@ -516,37 +562,39 @@ impl View {
                 self.commands.push_back(Command::Release { job: job.clone(), grant });
             }
             Stage::Active => {
-                slot.stage = Stage::Deleting { next: None };
+                slot.stage = Stage::Deleting(Then::Release);
                 self.queue.delete(job, Ending { grant, epoch: slot.epoch, reason });
                 self.commands.push_back(Command::Cancel { job: job.clone(), grant });
                 // Rule 9: from now, not from when the consumer polls.
                 self.deadlines.push_back((now + self.release_timeout, job.clone(), grant));
                 self.forget_stale_deadlines();
             }
-            Stage::Deleting { .. } | Stage::Returning => {}
+            Stage::Deleting(_) | Stage::Returning => {}
         }
     }
 
-    /// No handle counts any more: the server is told, unless it has given us the job anew already.
+    /// No handle counts any more: the next assignment begins, or the server is told.
     fn let_go(&mut self, now: Instant, job: &JobId) {
         let Some(slot) = self.slots.get_mut(job) else { return };
-        let grant = slot.grant;
-        let stage = std::mem::replace(&mut slot.stage, Stage::Returning);
-        if let Stage::Deleting { next: Some(next) } = stage {
-            self.grant(now, job.clone(), next.grant, next.born, next.payload);
-        } else {
-            self.commands.push_back(Command::Release { job: job.clone(), grant });
+        match std::mem::replace(&mut slot.stage, Stage::Returning) {
+            Stage::Deleting(Then::Begin(next)) => {
+                return self.grant(now, job.clone(), next.grant, next.born, next.payload);
+            }
+            Stage::Deleting(Then::HandBack(grant)) => slot.grant = grant,
+            Stage::Deleting(Then::Release) | Stage::Waiting | Stage::Active | Stage::Returning => {}
         }
+        self.commands.push_back(Command::Release { job: job.clone(), grant: slot.grant });
     }
 
-    /// Gives back what the consumer never sees.
+    /// Gives back what the consumer never sees: now, or when the handles to an older assignment are gone.
     fn hand_back(&mut self, job: JobId, grant: Revision) {
-        self.commands.push_back(Command::Release { job: job.clone(), grant });
-        let held = self.slots.get(&job).is_some_and(|slot| !matches!(slot.stage, Stage::Returning));
-        if !held {
-            let born = Revision::default();
-            self.slots.insert(job, Slot { grant, epoch: Epoch(grant.get()), born, stage: Stage::Returning });
+        if let Some(Slot { stage: Stage::Deleting(then), .. }) = self.slots.get_mut(&job) {
+            *then = Then::HandBack(grant);
+            return;
         }
+        self.commands.push_back(Command::Release { job: job.clone(), grant });
+        let born = Revision::default();
+        self.slots.insert(job, Slot { grant, epoch: Epoch(grant.get()), born, stage: Stage::Returning });
     }
 
     /// Releases mostly come long before their deadline: what they leave behind must not pile up.
@@ -556,16 +604,17 @@ impl View {
             self.deadlines.retain(|(_, job, grant)| {
                 slots
                     .get(job)
-                    .is_some_and(|slot| slot.grant == *grant && matches!(slot.stage, Stage::Deleting { .. }))
+                    .is_some_and(|slot| slot.grant == *grant && matches!(slot.stage, Stage::Deleting(_)))
             });
         }
     }
 
+    /// The assignment that waits for handles to go is over before it began.
     fn refuse_successor(&mut self, job: &JobId) {
-        if let Some(Slot { stage: Stage::Deleting { next }, .. }) = self.slots.get_mut(job)
-            && let Some(next) = next.take()
+        if let Some(Slot { stage: Stage::Deleting(then), .. }) = self.slots.get_mut(job)
+            && let Then::Begin(next) = then
         {
-            self.commands.push_back(Command::Release { job: job.clone(), grant: next.grant });
+            *then = Then::HandBack(next.grant);
         }
     }
 }

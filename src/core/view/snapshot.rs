@@ -1,12 +1,15 @@
 //! A sync that is out: its pages, and the frames that wait for its end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::id::{JobId, Revision};
-use crate::message::{Cursor, Frame, Page, Row, SPAN};
+use crate::message::{Body, Cursor, Frame, Page, Row, SPAN};
 
 /// How many frames wait for a sync at most. If more come, all are dropped and the sync is made again.
-const MOST_WAITING: usize = 10_000;
+pub(super) const MOST_WAITING: usize = 10_000;
+
+/// How many bytes of payload wait at most: ten thousand frames of the largest payload would be too much.
+pub(super) const MOST_WAITING_BYTES: usize = 64 << 20;
 
 /// A request under way. Only the newest request's pages count: an overtaken one would bring back what was
 /// released since (rule 1).
@@ -18,6 +21,8 @@ pub(super) struct Sync {
     pages: Vec<Bound>,
     rows: HashMap<JobId, Row>,
     first: Option<First>,
+    /// Releases that were answered meanwhile: a row about one was read before.
+    released: HashSet<(JobId, Revision)>,
 }
 
 /// What the first page said; the chain of frames goes on from there (rule 2).
@@ -48,7 +53,14 @@ pub(super) enum Next {
 
 impl Sync {
     pub(super) fn new(request: u64, since: Revision) -> Self {
-        Self { request, since, pages: Vec::new(), rows: HashMap::new(), first: None }
+        Self {
+            request,
+            since,
+            pages: Vec::new(),
+            rows: HashMap::new(),
+            first: None,
+            released: HashSet::new(),
+        }
     }
 
     pub(super) fn handle_page(&mut self, page: Page) -> Next {
@@ -71,9 +83,23 @@ impl Sync {
         next.map_or(Next::Finish, Next::Page)
     }
 
-    /// The rows, and what else the snapshot says.
-    pub(super) fn finish(self) -> Option<(First, HashMap<JobId, Row>, Coverage)> {
-        Some((self.first?, self.rows, Coverage(self.pages)))
+    /// From now on the server does not count the job as ours by this grant.
+    pub(super) fn handle_released(&mut self, job: &JobId, grant: Revision) {
+        self.released.insert((job.clone(), grant));
+    }
+
+    /// The rows, and what else the snapshot says. `lifted` is what the view knows: a server with another lift may have
+    /// forgotten what it was told.
+    pub(super) fn finish(self, lifted: Revision) -> Option<(First, HashMap<JobId, Row>, Coverage)> {
+        let (first, mut rows) = (self.first?, self.rows);
+        if first.lifted == lifted {
+            for (job, grant) in self.released {
+                if rows.get(&job).is_some_and(|row| row.grant == grant) {
+                    rows.remove(&job);
+                }
+            }
+        }
+        Some((first, rows, Coverage(self.pages)))
     }
 }
 
@@ -90,10 +116,11 @@ impl Coverage {
     }
 }
 
-/// Frames that came while a sync was out.
+/// Frames that came while a sync was out. One room a sync.
 #[derive(Debug, Default)]
 pub(super) struct WaitingRoom {
     frames: VecDeque<Frame>,
+    bytes: usize,
     overflown: bool,
 }
 
@@ -102,9 +129,11 @@ impl WaitingRoom {
         if self.overflown {
             return;
         }
-        if self.frames.len() == MOST_WAITING {
-            self.overflown = true;
-            self.frames.clear();
+        if let Body::Add { payload, .. } = &frame.body {
+            self.bytes = self.bytes.saturating_add(payload.len());
+        }
+        if self.frames.len() == MOST_WAITING || self.bytes > MOST_WAITING_BYTES {
+            *self = Self { overflown: true, ..Self::default() };
             return;
         }
         self.frames.push_back(frame);
@@ -114,12 +143,13 @@ impl WaitingRoom {
         self.frames.pop_front()
     }
 
-    pub(super) fn put_back(&mut self, frame: Frame) {
-        self.frames.push_front(frame);
+    /// Whether frames were dropped. The next sync begins with an empty room.
+    pub(super) fn has_overflown(&self) -> bool {
+        self.overflown
     }
 
-    /// Whether frames were dropped; from now on they are kept again.
-    pub(super) fn take_overflow(&mut self) -> bool {
-        std::mem::take(&mut self.overflown)
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
     }
 }
