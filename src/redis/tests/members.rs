@@ -41,7 +41,7 @@ async fn open_lifts_once_for_each_run_of_the_server() {
     bench.look();
     let opened = bench.store.open("run-2").await.unwrap();
     assert_eq!(opened.incarnation, bench.incarnation);
-    assert_eq!(bench.look(), ["meta lifted: r3", "meta run_id: run-2", "rev: r3"]);
+    assert_eq!(bench.look(), ["meta last_worker: 1025", "meta lifted: r3", "meta run_id: run-2", "rev: r3"]);
     bench.store.open("run-2").await.unwrap();
     assert_eq!(bench.look(), NOTHING);
 
@@ -203,21 +203,6 @@ async fn beat_restores_a_lock_that_was_evicted_and_revives_none_that_has_ended()
     bench.end_lock(members[0].worker);
     assert_eq!(bench.store.beat(&members[0], BEATEN, false).await.unwrap().unwrap_err(), Ended::Expired);
     assert_eq!(bench.look(), NOTHING);
-}
-
-// What is not reaped may beat: a key that outlives its deadline is a lock, for both.
-#[tokio::test]
-async fn a_lock_whose_key_is_there_has_not_ended() {
-    let (mut bench, members) = Bench::with_workers(1).await;
-    bench.command(&["ZADD", "@deadlines", "1000", "1"]);
-    assert!(matches!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Alive { .. }));
-    assert!(bench.store.beat(&members[0], BEATEN, false).await.unwrap().is_ok());
-    bench.look();
-    bench.command(&["DEL", "@lock:1"]);
-    assert!(
-        matches!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Alive { .. }),
-        "its deadline is anew"
-    );
 }
 
 // The same by time, and not by hand.

@@ -65,7 +65,7 @@ async fn a_cluster_is_opened_although_memory_is_full() {
     assert_eq!(bench.store.open("run-1").await.unwrap().incarnation, bench.incarnation);
     assert_eq!(bench.look(), NOTHING);
     bench.store.open("run-2").await.unwrap();
-    assert_eq!(bench.look(), ["meta lifted: r2", "meta run_id: run-2", "rev: r2"]);
+    assert_eq!(bench.look(), ["meta last_worker: 1024", "meta lifted: r2", "meta run_id: run-2", "rev: r2"]);
     assert_eq!(bench.delete("a", None).await, DeleteCode::Gone);
 }
 

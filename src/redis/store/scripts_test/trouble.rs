@@ -43,7 +43,8 @@ async fn without_memory_an_add_is_refused_whole_and_everything_held_still_moves(
     bench.store.leave(&members[0]).await.unwrap().unwrap();
     bench.store.place().await.unwrap();
     assert_eq!(bench.store.survey().await.unwrap().pending, 3);
-    bench.store.open("RUN").await.unwrap_err();
+    // Who comes to delete jobs, and so to free memory, must get in.
+    bench.store.open("RUN").await.unwrap();
 
     bench.command(&["CONFIG", "SET", "maxmemory", "0"]);
     bench.store.add(&jobs).await.unwrap();
