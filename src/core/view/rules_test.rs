@@ -323,6 +323,21 @@ fn a_snapshot_that_says_releasing_deletes_a_held_job_and_hands_back_one_that_is_
     assert_eq!(bench.releases(), ["a 11"]);
 }
 
+// Guards: one owner. What the server does not count as ours ends, or vanishes if it was not seen yet.
+#[test]
+fn a_job_that_a_snapshot_does_not_list_is_deleted_and_one_that_waits_is_never_added() {
+    let mut bench = Bench::holding();
+    bench.frame(add(11, 12, "b"));
+    bench.view.handle_gap();
+    bench.answer(page(13, 13, NO_ROWS));
+    assert_eq!(bench.poll(), ["-a 11"]);
+    bench.drop_handle("a", 11);
+    assert_eq!(bench.releases(), ["a 11"]);
+    bench.view.handle_released(&id("a"), Revision(11), false);
+    bench.answer(page(13, 13, NO_ROWS));
+    assert!(bench.commands().is_empty() && bench.view.slots.is_empty(), "and it ends there");
+}
+
 // Guards: rule 5. What is assigned to a worker that leaves goes straight back, unseen; it is drained when all is gone.
 #[test]
 fn a_draining_view_deletes_what_it_holds_and_hands_back_what_comes() {
@@ -724,6 +739,17 @@ fn a_closed_view_deletes_what_the_consumer_has_closes_once_and_says_nothing_more
     bench.pass(RELEASE_TIMEOUT);
     bench.view.handle_close(CloseReason::Terminated);
     assert!(bench.poll().is_empty() && bench.commands().is_empty());
+}
+
+// Guards: the stream. A closed worker's number is dead: what was to be sent and was not yet is no more of use.
+#[test]
+fn a_closed_view_takes_back_what_it_has_commanded() {
+    let mut bench = Bench::holding();
+    bench.frame(add(11, 12, "b"));
+    bench.frame(delete(12, 13, "b", 12));
+    bench.view.handle_gap();
+    bench.view.handle_close(CloseReason::ClusterReset);
+    assert_eq!(bench.commands(), [Command::Cancel { job: id("a"), grant: Revision(11) }]);
 }
 
 // Guards: one owner. A worker that was reaped hears of it, whatever else it has missed.
