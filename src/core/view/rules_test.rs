@@ -594,6 +594,25 @@ fn a_row_about_a_release_that_was_answered_during_the_sync_counts_only_after_a_f
     }
 }
 
+// Guards: one owner, rule 10. A frame from before a failover may fit the chain of the server that took over, which has
+// forgotten it: it is old all the same, whether it came before the sync or after.
+#[test]
+fn a_frame_from_before_a_failover_is_old_even_where_it_fits() {
+    for during_the_sync in [true, false] {
+        let mut bench = Bench::new();
+        bench.view.handle_audit(bench.now, Revision(10), Revision(20));
+        let (request, ..) = bench.sync().expect("another lift");
+        if during_the_sync {
+            bench.frame(add(10, 15, "forgotten"));
+        }
+        bench.take(request, Page { lifted: Revision(20), ..page(20, 10, NO_ROWS) });
+        bench.frame(add(10, 15, "forgotten"));
+        bench.frame(add(10, 21, "a"));
+        assert_eq!(bench.poll(), ["+a 21"]);
+        assert!(bench.commands().is_empty());
+    }
+}
+
 // Guards: rule 11. A heartbeat's answer may overtake the frame that it tells of: that costs nothing.
 #[test]
 fn an_audit_that_tells_of_a_frame_that_comes_in_time_costs_nothing() {
