@@ -171,8 +171,8 @@ impl View {
         }
         if self.sync.is_some() {
             self.waiting.push(frame);
-        } else if frame.revision <= self.last {
-            // A duplicate.
+        } else if frame.revision <= self.revision {
+            // A duplicate; or of a history that the server has forgotten in a failover, even where it fits.
         } else if frame.previous == self.last {
             self.advance(frame.revision);
             self.apply(now, frame);
@@ -435,8 +435,8 @@ impl View {
         self.last = first.inbox;
         self.revision = self.revision.max(first.revision);
         while let Some(frame) = self.waiting.pop() {
-            if frame.revision <= self.last {
-                continue; // in the snapshot, or a duplicate
+            if frame.revision <= self.revision {
+                continue; // in the snapshot, or a duplicate, or forgotten by the server in a failover
             }
             if frame.previous != self.last {
                 return self.handle_gap();

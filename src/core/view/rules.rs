@@ -299,7 +299,7 @@ fn a_waiting_frame_is_old_by_the_page_that_covers_its_grant() {
     bench.add("high", high, low);
     bench.delete("high", high, SPAN + 55, high);
     bench.delete("low", low, SPAN + 70, SPAN + 55);
-    bench.answer(more(30, page(SPAN + 40, 10, vec![active("low", low)])));
+    bench.answer(more(30, page(SPAN + 40, low, vec![active("low", low)])));
     assert_eq!(bench.commands(), ["sync since 10"]);
     bench.answer(page(SPAN + 60, SPAN + 55, vec![releasing("high", high)]));
     // "high" was deleted before its page was read, "low" after.

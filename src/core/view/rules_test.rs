@@ -323,6 +323,21 @@ fn a_snapshot_that_says_releasing_deletes_a_held_job_and_hands_back_one_that_is_
     assert_eq!(bench.releases(), ["a 11"]);
 }
 
+// Guards: one owner. What the server does not count as ours ends, or vanishes if it was not seen yet.
+#[test]
+fn a_job_that_a_snapshot_does_not_list_is_deleted_and_one_that_waits_is_never_added() {
+    let mut bench = Bench::holding();
+    bench.frame(add(11, 12, "b"));
+    bench.view.handle_gap();
+    bench.answer(page(13, 13, NO_ROWS));
+    assert_eq!(bench.poll(), ["-a 11"]);
+    bench.drop_handle("a", 11);
+    assert_eq!(bench.releases(), ["a 11"]);
+    bench.view.handle_released(&id("a"), Revision(11), false);
+    bench.answer(page(13, 13, NO_ROWS));
+    assert!(bench.commands().is_empty() && bench.view.slots.is_empty(), "and it ends there");
+}
+
 // Guards: rule 5. What is assigned to a worker that leaves goes straight back, unseen; it is drained when all is gone.
 #[test]
 fn a_draining_view_deletes_what_it_holds_and_hands_back_what_comes() {
@@ -579,6 +594,25 @@ fn a_row_about_a_release_that_was_answered_during_the_sync_counts_only_after_a_f
     }
 }
 
+// Guards: one owner, rule 10. A frame from before a failover may fit the chain of the server that took over, which has
+// forgotten it: it is old all the same, whether it came before the sync or after.
+#[test]
+fn a_frame_from_before_a_failover_is_old_even_where_it_fits() {
+    for during_the_sync in [true, false] {
+        let mut bench = Bench::new();
+        bench.view.handle_audit(bench.now, Revision(10), Revision(20));
+        let (request, ..) = bench.sync().expect("another lift");
+        if during_the_sync {
+            bench.frame(add(10, 15, "forgotten"));
+        }
+        bench.take(request, Page { lifted: Revision(20), ..page(20, 10, NO_ROWS) });
+        bench.frame(add(10, 15, "forgotten"));
+        bench.frame(add(10, 21, "a"));
+        assert_eq!(bench.poll(), ["+a 21"]);
+        assert!(bench.commands().is_empty());
+    }
+}
+
 // Guards: rule 11. A heartbeat's answer may overtake the frame that it tells of: that costs nothing.
 #[test]
 fn an_audit_that_tells_of_a_frame_that_comes_in_time_costs_nothing() {
@@ -724,6 +758,17 @@ fn a_closed_view_deletes_what_the_consumer_has_closes_once_and_says_nothing_more
     bench.pass(RELEASE_TIMEOUT);
     bench.view.handle_close(CloseReason::Terminated);
     assert!(bench.poll().is_empty() && bench.commands().is_empty());
+}
+
+// Guards: the stream. A closed worker's number is dead: what was to be sent and was not yet is no more of use.
+#[test]
+fn a_closed_view_takes_back_what_it_has_commanded() {
+    let mut bench = Bench::holding();
+    bench.frame(add(11, 12, "b"));
+    bench.frame(delete(12, 13, "b", 12));
+    bench.view.handle_gap();
+    bench.view.handle_close(CloseReason::ClusterReset);
+    assert_eq!(bench.commands(), [Command::Cancel { job: id("a"), grant: Revision(11) }]);
 }
 
 // Guards: one owner. A worker that was reaped hears of it, whatever else it has missed.
