@@ -137,7 +137,7 @@ impl Server {
         match self.records.get(job).cloned() {
             Some(record) if record.ours && record.grant == grant => {
                 self.records.remove(job);
-                let back_to_us = self.revision % 2 == 0;
+                let back_to_us = self.revision.is_multiple_of(2);
                 let frame =
                     (record.born != 0).then(|| self.assign(job, Some(record.born), back_to_us)).flatten();
                 (true, frame)
