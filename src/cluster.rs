@@ -28,6 +28,12 @@ impl Shared {
     pub(crate) async fn run_id(&self) -> Result<String> {
         server::run_id(self.connection.commands.client(), &self.keys, self.settings.command_timeout).await
     }
+
+    /// Sees to it, on a server that started anew, that the end of a lock is announced.
+    pub(crate) async fn ensure_notifications(&self) -> Result<()> {
+        let Settings { configure_server, command_timeout, .. } = self.settings;
+        server::notifications(&self.connection, &self.keys, configure_server, command_timeout).await.map(drop)
+    }
 }
 
 /// A named group of masters and workers that share a Redis or Valkey server.

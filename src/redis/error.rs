@@ -44,6 +44,11 @@ pub(crate) fn translate(what: &str, error: &FredError) -> Error {
     out
 }
 
+#[allow(
+    unreachable_patterns,
+    clippy::match_wildcard_for_single_variants,
+    reason = "fred's kinds depend on its features, and on those that an application turns on"
+)]
 fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
     match error.kind() {
         FredKind::Auth => (ErrorKind::Denied, "the server wants another user or password; check the URL"),
@@ -67,11 +72,6 @@ fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
             (ErrorKind::Server, "the server answered with an error; its text is this error's source")
         }
         // TLS and whatever else features of fred add.
-        #[allow(
-            unreachable_patterns,
-            clippy::match_wildcard_for_single_variants,
-            reason = "fred's kinds depend on its features, and on those that an application turns on"
-        )]
         _ => (
             ErrorKind::Connection,
             "the connection could not be made; check the URL, certificates and network",

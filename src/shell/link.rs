@@ -95,7 +95,14 @@ impl Link {
         self.state = State::Attaching(Box::pin(async move {
             attach.await?;
             let run_id = cluster.run_id().await?;
-            let opened = if run_id == known { None } else { Some(cluster.store.open(&run_id).await?) };
+            if run_id == known {
+                return Ok(Attach { run_id, opened: None });
+            }
+            let opened = Some(cluster.store.open(&run_id).await?);
+            // What was set by CONFIG SET is gone with the run that it was set in. Only hints depend on it.
+            if let Err(error) = cluster.ensure_notifications().await {
+                tracing::warn!(%error, "notifications could not be looked at; takeovers may go by timers");
+            }
             Ok(Attach { run_id, opened })
         }));
     }

@@ -21,6 +21,11 @@ async fn a_server_that_restarts_with_its_data_costs_an_update_and_moves_nothing(
     let ids = add_jobs(&master, 50).await;
     until("all are held", || async { ledger.held().len() == 50 }).await;
     server.restart(true);
+    until("notifications are on again", || async {
+        let flags = server.command(&["CONFIG", "GET", "notify-keyspace-events"]);
+        flags.list()[1].text().contains('K')
+    })
+    .await;
     // Another run of the server: older epochs may have been overtaken by what it lost, so each is renewed.
     until("each has its new epoch", || async { ledger.updates() == 50 }).await;
     assert!(ids.iter().all(|id| ledger.moves(id) == 1), "no job moved");
