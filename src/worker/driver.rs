@@ -30,8 +30,9 @@ use crate::shell::link::{Link, LinkEvent};
 use crate::shell::takeover::Takeover;
 use crate::wire::frame;
 
-/// How many messages are taken in before other work gets its turn.
-const BURST: usize = 256;
+/// How many messages are taken in before other work gets its turn: fewer than tokio lets a task take at a time
+/// (128), so that it is this bound that ends a burst.
+const BURST: usize = 64;
 
 pub(super) struct Driver {
     cluster: Arc<Shared>,
@@ -261,9 +262,8 @@ impl Driver {
 
     fn handle_link(&mut self, event: LinkEvent) {
         let now = Instant::now();
-        let mut next = Some(event);
-        for _ in 0..BURST {
-            let Some(event) = next else { return };
+        let (mut next, mut left) = (Some(event), BURST);
+        while let Some(event) = next {
             match event {
                 LinkEvent::Inbox(bytes) => self.handle_frame(now, bytes),
                 LinkEvent::Control(control) => self.takeover.handle_control(now, control),
@@ -284,7 +284,9 @@ impl Driver {
                     tracing::warn!(%error, "the subscription is down; it is being brought back");
                 }
             }
-            next = self.link.next().now_or_never();
+            left -= 1;
+            // What is taken out of the link has to be handled: nothing is, when the burst is over.
+            next = if left > 0 { self.link.next().now_or_never() } else { None };
         }
     }
 

@@ -160,3 +160,43 @@ async fn waiting_jobs_come_in_the_order_in_which_they_were_added() {
         assert_eq!(job.id(), &id);
     }
 }
+
+// The gap is for what was lost. A burst that the worker has in its hands is taken in whole.
+#[tokio::test]
+async fn a_burst_of_frames_is_taken_in_without_asking_for_a_snapshot() {
+    let server = RedisServer::start();
+    let cluster = builder().lock_ttl(10 * TTL).connect_url(server.url()).await.unwrap();
+    let mut worker = cluster.worker().await.unwrap();
+    cluster.master().await.unwrap().add(&0).await.unwrap();
+    assert!(matches!(next(&mut worker).await, Event::Add(_)), "its first sync is over");
+
+    let mut monitor = server.connect();
+    monitor.command(&["MONITOR"]);
+    let url = server.url();
+    // This thread, which is the worker's too, is busy meanwhile: the frames pile up in front of it.
+    std::thread::spawn(move || {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let cluster = builder().connect_url(url).await.unwrap();
+            add_jobs(&cluster.master().await.unwrap(), 1_000).await;
+        });
+    })
+    .join()
+    .unwrap();
+    for _ in 0..1_000 {
+        assert!(matches!(next(&mut worker).await, Event::Add(_)));
+    }
+    server.command(&["PING", "the end"]);
+    let (mut adds, mut syncs) = (0, 0);
+    loop {
+        let line = format!("{:?}", monitor.read());
+        if line.contains("the end") {
+            break;
+        }
+        // By the keys that follow each other in no other script.
+        adds += usize::from(line.contains(":pending\" \"{assemblage:test}:load\" \"{assemblage:test}:inbox"));
+        syncs +=
+            usize::from(line.contains(":assigned\" \"{assemblage:test}:workers\" \"{assemblage:test}:inbox"));
+    }
+    assert!(adds >= 5, "the monitor shows scripts: {adds}");
+    assert_eq!(syncs, 0);
+}
