@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fred::clients::{Client, Pool};
 
+use crate::core::lease::Lease;
 use crate::error::{Error, ErrorKind, Result};
 use crate::master::Master;
 use crate::redis::connect::{Commands, Connection};
@@ -131,6 +132,11 @@ impl Settings {
             max_payload: 1 << 20,
             configure_server: true,
         }
+    }
+
+    /// How far apart a worker's heartbeats are, and how often whatever hints may have been lost of is looked at.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        Lease::interval(self.lock_ttl)
     }
 
     /// How long before the lock can end the worker gives up: a fifth of the time to live unless set.

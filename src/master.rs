@@ -6,7 +6,6 @@ mod waiters;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -34,11 +33,6 @@ pub struct Master {
     cluster: Arc<Shared>,
     waiters: Arc<Waiters>,
     _driver: Arc<DropGuard>,
-}
-
-/// How soon a lost notification is made up for by a look, where somebody waits.
-fn look_again(cluster: &Shared) -> Duration {
-    cluster.settings.lock_ttl / 3
 }
 
 impl Master {
@@ -217,7 +211,7 @@ impl Master {
                     Err(error) => return Err(error),
                 }
                 // Told by push; the look makes up for a push that was lost.
-                let _ = tokio::time::timeout(look_again(&self.cluster), told).await;
+                let _ = tokio::time::timeout(self.cluster.settings.heartbeat(), told).await;
             }
         }
         Ok(code.into())

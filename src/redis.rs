@@ -6,6 +6,7 @@ pub(crate) mod error;
 mod link_test;
 pub(crate) mod own;
 pub(crate) mod reply;
+pub(crate) mod route;
 pub(crate) mod script;
 #[cfg(test)]
 mod script_test;

@@ -538,8 +538,7 @@ impl View {
                     *then = Then::Begin(Successor { grant, born, payload });
                     return;
                 }
-                Stage::Deleting(_) => {}
-                Stage::Returning => {}
+                Stage::Deleting(_) | Stage::Returning => {}
             },
         }
         if self.phase == Phase::Draining {

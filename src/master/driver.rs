@@ -9,7 +9,6 @@ use futures::future::BoxFuture;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
-use super::look_again;
 use super::waiters::Waiters;
 use crate::cluster::Shared;
 use crate::error::Result;
@@ -26,7 +25,7 @@ pub(super) async fn run(
 ) {
     let mut takeover = Takeover::new(cluster.store.clone(), None);
     let mut survey = Some(look(&cluster));
-    let mut next_survey = Instant::now() + look_again(&cluster);
+    let mut next_survey = Instant::now() + cluster.settings.heartbeat();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -37,7 +36,7 @@ pub(super) async fn run(
                 handle_survey(answer, &mut takeover);
             }
             () = sleep_until(next_survey.into()) => {
-                next_survey = Instant::now() + look_again(&cluster);
+                next_survey = Instant::now() + cluster.settings.heartbeat();
                 survey.get_or_insert_with(|| look(&cluster));
             }
         }

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::Error as FredError;
 use fred::interfaces::ClientLike;
-use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand, Value};
 
 use super::error::code;
+use super::route;
 
 /// A script, and what its header says of it.
 #[derive(Debug)]
@@ -81,14 +81,7 @@ impl Script {
         words.extend(args.into_iter().map(Value::Bytes));
 
         // Options are only heeded by `custom`: fred's own `evalsha` drops them in silence.
-        let options = Options {
-            timeout: Some(timeout),
-            max_attempts: Some(1),
-            max_redirections: Some(5),
-            cluster_hash: Some(ClusterHash::Custom(slot)),
-            ..Options::default()
-        };
-        let client = client.with_options(&options);
+        let client = client.with_options(&route::options(slot, timeout, 1));
         let command = |name| CustomCommand::new_static(name, ClusterHash::Custom(slot), false);
         match client.custom(command("EVALSHA"), words.clone()).await {
             Err(error) if code(&error) == "NOSCRIPT" => {

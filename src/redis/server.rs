@@ -11,6 +11,7 @@ use fred::types::{ClusterHash, CustomCommand, Expiration, Value};
 
 use super::connect::Connection;
 use super::error::translate;
+use super::route;
 use super::subscriber::{Channels, Signal, Subscriber};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::WorkerId;
@@ -184,15 +185,7 @@ struct Ask<'a> {
 impl<'a> Ask<'a> {
     /// To the node that has the cluster's keys.
     fn new(client: &'a Client, keys: &Keys, timeout: Duration) -> Self {
-        let slot = fred::util::redis_keyslot(keys.meta.as_bytes());
-        let options = Options {
-            timeout: Some(timeout),
-            max_attempts: Some(3),
-            max_redirections: Some(5),
-            cluster_hash: Some(ClusterHash::Custom(slot)),
-            ..Options::default()
-        };
-        Self { client, options }
+        Self { client, options: route::options(route::slot(keys), timeout, 3) }
     }
 
     fn at(&self, node: Server) -> Self {

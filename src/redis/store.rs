@@ -19,6 +19,7 @@ pub(crate) use members::{Beat, Due, Ended, Joined, Member, Opened, Reap};
 use super::connect::Commands;
 use super::error::{code, translate};
 use super::reply::Reply;
+use super::route;
 use super::script::Script;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::keys::Keys;
@@ -49,9 +50,15 @@ struct ServerClock {
 
 impl Store {
     pub(crate) fn new(commands: Commands, keys: Arc<Keys>, timeout: Duration) -> Self {
-        let slot = fred::util::redis_keyslot(keys.meta.as_bytes());
+        let slot = route::slot(&keys);
         let clock = Mutex::new(ServerClock { us: 0, sent: Instant::now() });
         Self { commands, keys, slot, timeout, clock }
+    }
+
+    /// The first keys of each script that may give a job to a worker.
+    fn moving_keys(&self) -> [&str; 7] {
+        let k = &self.keys;
+        [&k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox]
     }
 
     /// Runs a script. `what` says to people what was tried.

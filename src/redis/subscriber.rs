@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::interfaces::{ClientLike, ClusterInterface, EventInterface, PubsubInterface};
 use fred::types::config::{Options, Server};
-use fred::types::{ClusterHash, KeyspaceEvent, Message, Value};
+use fred::types::{KeyspaceEvent, Message, Value};
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::connect::Connection;
 use super::error::{code, translate};
 use super::own::Own;
+use super::route;
 use crate::error::Result;
 use crate::id::WorkerId;
 use crate::wire::keys::Keys;
@@ -84,7 +85,7 @@ impl Subscriber {
         names.extend(inbox.clone());
         names.extend(channels.released.then(|| keys.released.clone()));
         let pattern = keys.lock_events(connection.database());
-        let slot = fred::util::redis_keyslot(keys.control.as_bytes());
+        let slot = route::slot(&keys);
         let mut subscriber = Self {
             own,
             keys,
@@ -202,13 +203,7 @@ impl Subscriber {
     }
 
     fn options(&self, attempts: u32) -> Options {
-        Options {
-            timeout: Some(self.timeout),
-            max_attempts: Some(attempts),
-            max_redirections: Some(5),
-            cluster_hash: Some(ClusterHash::Custom(self.slot)),
-            ..Options::default()
-        }
+        route::options(self.slot, self.timeout, attempts)
     }
 
     fn sort(&self, message: Message) -> Option<Signal> {

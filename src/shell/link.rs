@@ -74,7 +74,7 @@ impl Link {
         let subscriber =
             Subscriber::start(&cluster.connection, cluster.keys.clone(), channels, timeout).await?;
         subscriber.attach().await?;
-        let interval = cluster.settings.lock_ttl / 3;
+        let interval = cluster.settings.heartbeat();
         Ok(Self {
             cluster: cluster.clone(),
             subscriber,

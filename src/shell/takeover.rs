@@ -70,14 +70,19 @@ impl Takeover {
             self.placing = true;
             let store = self.store.clone();
             self.work.push(Box::pin(async move {
-                let (mut placed, result) = (0, Ok(()));
-                loop {
+                let mut placed = 0;
+                let result = loop {
                     match store.place().await {
-                        Ok(batch) if batch.waiting > 0 && batch.placed > 0 => placed += batch.placed,
-                        Ok(batch) => return Done::Placed { placed: placed + batch.placed, result },
-                        Err(error) => return Done::Placed { placed, result: Err(error) },
+                        Ok(batch) => {
+                            placed += batch.placed;
+                            if batch.waiting == 0 || batch.placed == 0 {
+                                break Ok(());
+                            }
+                        }
+                        Err(error) => break Err(error),
                     }
-                }
+                };
+                Done::Placed { placed, result }
             }));
         }
     }

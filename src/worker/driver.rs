@@ -163,18 +163,17 @@ impl Driver {
                 }
             }
         };
-        self.carry_out_commands();
         if self.syncs.not_before.is_some_and(|at| at <= now) {
             self.syncs.not_before = None;
             self.desk.act(|state| state.view.handle_gap());
-            self.carry_out_commands();
         }
+        self.carry_out_commands();
         self.release(now);
         self.leave(now);
-        if self.desk.act(|state| state.view.is_closed()) {
+        let (closed, timeout) = self.desk.act(|state| (state.view.is_closed(), state.view.poll_timeout()));
+        if closed {
             return None;
         }
-        let timeout = self.desk.act(|state| state.view.poll_timeout());
         let retries = [&self.releases, &self.syncs, &self.leaves].map(|retry| retry.not_before);
         for at in retries.into_iter().chain([timeout]).flatten().filter(|at| *at > now) {
             wake = wake.min(at);

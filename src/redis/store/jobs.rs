@@ -43,7 +43,7 @@ impl Store {
     /// Adds one batch. Each job's answer has the revision of its add, or of the one that was there before.
     pub(crate) async fn add(&self, jobs: &[(JobId, Bytes)]) -> Result<Vec<(AddCode, Revision)>> {
         let k = &self.keys;
-        let keys = [&*k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox];
+        let keys = self.moving_keys();
         let args = |not_after| {
             let mut args = vec![arg(&k.inbox_channel), num(not_after)];
             for (job, payload) in jobs {
@@ -99,7 +99,7 @@ impl Store {
     /// Releases one batch, each by its grant. `false`: it is not this worker's by that grant.
     pub(crate) async fn release(&self, worker: WorkerId, jobs: &[(JobId, Revision)]) -> Result<Vec<bool>> {
         let k = &self.keys;
-        let keys = [&*k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox];
+        let keys = self.moving_keys();
         let mut args = vec![arg(&k.inbox_channel), arg(&k.released), num(worker.get())];
         for (job, grant) in jobs {
             args.extend([arg(job.as_str()), num(grant.get())]);
@@ -112,7 +112,7 @@ impl Store {
     /// Gives one batch of waiting jobs to workers with room.
     pub(crate) async fn place(&self) -> Result<Placed> {
         let k = &self.keys;
-        let keys = [&*k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox];
+        let keys = self.moving_keys();
         let args = vec![arg(&k.inbox_channel), num(BATCH_JOBS as u64)];
         let mut reply = self.run("giving out waiting jobs", &script::PLACE, &keys, args).await?;
         Ok(Placed { placed: reply.int()?, waiting: reply.int()? })

@@ -217,19 +217,7 @@ impl Store {
     pub(crate) async fn leave(&self, member: &Member) -> Result<Option<(u64, u64)>> {
         let k = &self.keys;
         let lock = k.lock(member.worker);
-        let keys = [
-            &*k.rev,
-            &k.jobs,
-            &k.owner,
-            &k.assigned,
-            &k.pending,
-            &k.load,
-            &k.inbox,
-            &k.deadlines,
-            &k.workers,
-            &lock,
-            &k.meta,
-        ];
+        let keys = [&self.moving_keys()[..], &[&*k.deadlines, &k.workers, &lock, &k.meta]].concat();
         let args = vec![
             arg(&k.inbox_channel),
             arg(&k.released),
@@ -247,18 +235,7 @@ impl Store {
     pub(crate) async fn reap(&self, worker: WorkerId) -> Result<(Reap, Option<Due>)> {
         let k = &self.keys;
         let lock = k.lock(worker);
-        let keys = [
-            &*k.rev,
-            &k.jobs,
-            &k.owner,
-            &k.assigned,
-            &k.pending,
-            &k.load,
-            &k.inbox,
-            &k.deadlines,
-            &k.workers,
-            &lock,
-        ];
+        let keys = [&self.moving_keys()[..], &[&*k.deadlines, &k.workers, &lock]].concat();
         let args = vec![
             arg(&k.inbox_channel),
             arg(&k.released),
