@@ -13,7 +13,7 @@ use crate::redis::connect::{Commands, Connection};
 use crate::redis::server::{self, ServerReport};
 use crate::redis::store::Store;
 use crate::wire::keys::Keys;
-use crate::worker::Worker;
+use crate::worker::{Worker, WorkerOptions};
 
 /// What every participant of one process shares. The last one to go closes the connection, if it is ours.
 pub(crate) struct Shared {
@@ -79,7 +79,22 @@ impl Cluster {
     ///
     /// If the future is dropped, a worker that had joined already leaves when its lock ends.
     pub async fn worker(&self) -> Result<Worker> {
-        Worker::start(self.shared.clone()).await
+        self.worker_with(WorkerOptions::default()).await
+    }
+
+    /// Joins as a worker with options, such as a capacity or a name.
+    ///
+    /// # Errors
+    ///
+    /// As [`worker`](Self::worker); [`ErrorKind::InvalidSetting`] for an option that is refused; [`ErrorKind::NameTaken`]
+    /// if a living worker has the name and [`NameConflict::Refuse`](crate::NameConflict::Refuse) was asked for;
+    /// [`ErrorKind::LimitReached`] if the cluster has [`max_workers`](ClusterBuilder::max_workers).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`worker`](Self::worker).
+    pub async fn worker_with(&self, options: WorkerOptions) -> Result<Worker> {
+        Worker::start(self.shared.clone(), options).await
     }
 
     /// The cluster's id.
@@ -111,7 +126,79 @@ pub(crate) struct Settings {
     pub(crate) command_timeout: Duration,
     pub(crate) max_payload: usize,
     pub(crate) configure_server: bool,
+    pub(crate) rebalance: Option<Rebalance>,
+    pub(crate) max_crashes: u32,
+    pub(crate) max_jobs: u64,
+    pub(crate) max_workers: u64,
 }
+
+/// How jobs move from workers that hold more than their share to those that hold less.
+///
+/// It is done a step at a time, at a heartbeat: the most loaded workers are asked to give up a part of what they have
+/// above their fair share. Their consumers get [`Delete`](crate::Event::Delete) with
+/// [`Rebalanced`](crate::DeleteReason::Rebalanced), and each job goes on when its handles are dropped. Nobody is asked
+/// again before it has done so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Rebalance {
+    /// Which part of the difference moves in one step, from 0.001 to 1. Default 0.1: a newcomer is not flooded.
+    pub share: f64,
+    /// Which part of a fair share a difference must be to be worth a move, from 0 to 1; it is never less than what one
+    /// job makes. Default 0.05.
+    pub hysteresis: f64,
+    /// How long it must have been quiet (nobody joined, left or was drained) before anything moves. Default 10 s: in a
+    /// rolling restart each worker is replaced before its part is given away. At most a day.
+    pub delay: Duration,
+}
+
+impl Default for Rebalance {
+    fn default() -> Self {
+        Self { share: 0.1, hysteresis: 0.05, delay: Duration::from_secs(10) }
+    }
+}
+
+impl Rebalance {
+    /// Which part of the difference moves in one step.
+    #[must_use]
+    pub fn share(mut self, share: f64) -> Self {
+        self.share = share;
+        self
+    }
+
+    /// Which part of a fair share a difference must be to be worth a move.
+    #[must_use]
+    pub fn hysteresis(mut self, hysteresis: f64) -> Self {
+        self.hysteresis = hysteresis;
+        self
+    }
+
+    /// How long it must have been quiet before anything moves.
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::new(ErrorKind::InvalidSetting, text));
+        if !(0.001..=1.0).contains(&self.share) {
+            return refuse(format!("rebalance.share is {}; it must be between 0.001 and 1", self.share));
+        }
+        if !(0.0..=1.0).contains(&self.hysteresis) {
+            return refuse(format!(
+                "rebalance.hysteresis is {}; it must be between 0 and 1",
+                self.hysteresis
+            ));
+        }
+        if self.delay > Duration::from_secs(86_400) {
+            return refuse(format!("rebalance.delay is {:?}; at most a day is allowed", self.delay));
+        }
+        Ok(())
+    }
+}
+
+/// As many as the numbers of workers that fit into an index of the server.
+const MOST_WORKERS: u64 = 1 << 20;
 
 const SHORTEST_TTL: Duration = Duration::from_millis(200);
 const LONGEST_TTL: Duration = Duration::from_secs(3600);
@@ -131,6 +218,10 @@ impl Settings {
             command_timeout: Duration::from_secs(5),
             max_payload: 1 << 20,
             configure_server: true,
+            rebalance: Some(Rebalance::default()),
+            max_crashes: 3,
+            max_jobs: 10_000_000,
+            max_workers: 10_000,
         }
     }
 
@@ -193,7 +284,16 @@ impl Settings {
                 self.max_payload
             ));
         }
-        Ok(())
+        if self.max_workers == 0 || self.max_workers > MOST_WORKERS {
+            return refuse(format!(
+                "max_workers is {}; it must be between 1 and {MOST_WORKERS}",
+                self.max_workers
+            ));
+        }
+        if self.max_jobs == 0 || self.max_jobs > 1 << 40 {
+            return refuse(format!("max_jobs is {}; it must be between 1 and 2^40", self.max_jobs));
+        }
+        self.rebalance.as_ref().map_or(Ok(()), Rebalance::check)
     }
 }
 
@@ -264,6 +364,40 @@ impl ClusterBuilder {
     /// to the flags that are set. Default true. Without them everything works all the same, by timers.
     pub fn configure_server(mut self, allowed: bool) -> Self {
         self.settings.configure_server = allowed;
+        self
+    }
+
+    /// Whether and how jobs move to workers that hold less than their share, such as one that has just joined. Default
+    /// [`Rebalance::default()`]; `None` switches it off, and a job stays until its worker goes. Set it alike in every process:
+    /// masters and workers both ask for it.
+    pub fn rebalance(mut self, rebalance: impl Into<Option<Rebalance>>) -> Self {
+        self.settings.rebalance = rebalance.into();
+        self
+    }
+
+    /// After how many crashes of its owners a job is quarantined; 0: never. Default 3: one crash is nobody's fault.
+    ///
+    /// A crash is the end of a worker's lock within a minute (or three times to live of a lock) after it was given the job.
+    /// All jobs that it was given in that time are suspect, and of these only the ones that were suspected most
+    /// often before; the suspects go to different workers, so that after a few crashes one is left. Only a single
+    /// suspect is quarantined. In a cluster of one worker nothing can be told apart, and nothing is, unless it has but
+    /// one job. Set it alike in every process.
+    pub fn max_crashes(mut self, crashes: u32) -> Self {
+        self.settings.max_crashes = crashes;
+        self
+    }
+
+    /// How many jobs a master of this process lets the cluster have. Default 10 million: far above what one server
+    /// holds with comfort, and below what fills it by a mistake.
+    pub fn max_jobs(mut self, jobs: u64) -> Self {
+        self.settings.max_jobs = jobs;
+        self
+    }
+
+    /// How many workers a worker of this process finds in the cluster at most when it joins. Default 10,000. At most
+    /// 1,048,576.
+    pub fn max_workers(mut self, workers: u64) -> Self {
+        self.settings.max_workers = workers;
         self
     }
 

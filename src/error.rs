@@ -38,6 +38,10 @@ pub enum ErrorKind {
     Protocol,
     /// The worker's lock has ended, or the worker has left: it can do nothing more.
     Closed,
+    /// The cluster has as many jobs or workers as this process allows. Nothing was done.
+    LimitReached,
+    /// A living worker has the name. The newcomer did not join.
+    NameTaken,
     /// A handler held a job for longer than the release timeout; the job was released without it.
     ReleaseTimeout,
 }

@@ -18,8 +18,9 @@ use crate::message::{CloseReason, DeleteReason};
 pub enum Event {
     /// The job is this worker's. Start working on it, and stop at its `Delete`.
     Add(Job),
-    /// The job is still this worker's, but not as it was: take the payload and the epoch from here. Sent when
-    /// a restart or failover of the server made the older epoch unsafe to rely on.
+    /// The job is still this worker's, but not as it was: take the payload and the epoch from here. Sent when a master
+    /// [updated](crate::Master::update) it (updates that nobody has seen yet become one, the last), and when a
+    /// restart or failover of the server made the older epoch unsafe to rely on.
     Update(Job),
     /// Stop working on the job, then drop every handle to it: its [`Job`]s and this [`Deletion`]. That is the
     /// release; only then does the job go to another worker, or is it gone.

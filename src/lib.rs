@@ -20,13 +20,16 @@ mod test_server;
 
 pub use fred;
 
-pub use crate::cluster::{Cluster, ClusterBuilder};
+pub use crate::cluster::{Cluster, ClusterBuilder, Rebalance};
+pub use crate::core::lease::Fence;
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::event::{Deletion, Event};
 pub use crate::id::{Epoch, JobId, Revision, WorkerId};
 pub use crate::job::Job;
-pub use crate::master::{AddOptions, Added, Deleted, JobInfo, Master, Stats, StoredJob, WorkerInfo};
+pub use crate::master::{
+    AddOptions, Added, Crash, Deleted, JobInfo, Master, Stats, StoredJob, Updated, WorkerInfo,
+};
 pub use crate::message::{CloseReason, DeleteReason};
 pub use crate::redis::server::{Notifications, ServerReport};
 pub use crate::redis::store::JobState;
-pub use crate::worker::{Worker, WorkerHandle};
+pub use crate::worker::{NameConflict, Worker, WorkerHandle, WorkerOptions};

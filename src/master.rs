@@ -13,13 +13,14 @@ use serde::Serialize;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument;
 
-pub use self::info::{AddOptions, Added, Deleted, JobInfo, Stats, StoredJob, WorkerInfo};
+pub use self::info::{AddOptions, Added, Crash, Deleted, JobInfo, Stats, StoredJob, Updated, WorkerInfo};
 use self::waiters::Waiters;
 use crate::cluster::Shared;
 use crate::error::{Error, Result};
-use crate::id::JobId;
+use crate::id::{JobId, WorkerId};
+use crate::message::Order;
 use crate::payload;
-use crate::redis::store::{AddCode, BATCH_BYTES, BATCH_JOBS, DeleteCode, JobState};
+use crate::redis::store::{AddCode, BATCH_BYTES, BATCH_JOBS, DeleteCode, JobState, UpdateCode};
 use crate::redis::subscriber::Channels;
 use crate::shell::link::Link;
 
@@ -55,7 +56,8 @@ impl Master {
     /// # Errors
     ///
     /// [`Encode`](crate::ErrorKind::Encode) or [`PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge) before anything is sent;
-    /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory); those of the connection. After a [`Timeout`](crate::ErrorKind::Timeout) the job
+    /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory); [`LimitReached`](crate::ErrorKind::LimitReached) if the cluster
+    /// has [`max_jobs`](crate::ClusterBuilder::max_jobs); those of the connection. After a [`Timeout`](crate::ErrorKind::Timeout) the job
     /// may have been added, and will not be added later: to try again without a risk of two, use
     /// [`add_with`](Self::add_with) and an id of your own.
     ///
@@ -126,7 +128,7 @@ impl Master {
             let codes = self
                 .cluster
                 .store
-                .add(batch)
+                .add(batch, self.cluster.settings.max_jobs)
                 .await
                 .map_err(|error| partly(error, added.len(), jobs.len()))?;
             for ((id, _), (code, revision)) in batch.iter().zip(codes) {
@@ -139,6 +141,92 @@ impl Master {
             rest = later;
         }
         Ok(added)
+    }
+
+    /// Gives a job another payload. Its owner gets [`Update`](crate::Event::Update) with it, and whoever holds the job later
+    /// begins with it. Of two updates the later counts; a slow consumer sees only the last.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add). After a [`Timeout`](crate::ErrorKind::Timeout) the job may have been updated, and will
+    /// not be updated later; call again.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the job may or may not be updated.
+    pub async fn update<T: Serialize + ?Sized>(&self, id: &JobId, payload: &T) -> Result<Updated> {
+        let payload = payload::encode(payload, self.cluster.settings.max_payload)?;
+        let codes = self.cluster.store.update(&[(id.clone(), payload)]).await?;
+        let code = codes.first().copied().unwrap_or(UpdateCode::Unknown);
+        tracing::debug!(cluster = self.cluster.settings.id, job = %id, ?code, "update");
+        Ok(code.into())
+    }
+
+    /// Gives a job that was quarantined another chance: what it was suspected of is forgotten, and it goes to a worker.
+    /// `false` if it was not in quarantine.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection. Safe to repeat.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the job may or may not be requeued.
+    pub async fn requeue(&self, id: &JobId) -> Result<bool> {
+        let done = self.cluster.store.requeue(std::slice::from_ref(id)).await?.first() == Some(&true);
+        tracing::info!(cluster = self.cluster.settings.id, job = %id, done, "requeue");
+        Ok(done)
+    }
+
+    /// Has a worker give up its jobs and stay: it is given no new ones, and each that it holds goes to another when
+    /// its handles are dropped. For a machine that is to be restarted: drain, wait until
+    /// [`workers`](Self::workers) shows no jobs, restart. `false` if there is no such worker.
+    ///
+    /// The order stays until the worker is [resumed](Self::resume) or gone.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection. Safe to repeat.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the order may or may not be given.
+    pub async fn drain(&self, worker: WorkerId) -> Result<bool> {
+        self.order(worker, Order::Drain).await
+    }
+
+    /// Ends a [drain](Self::drain), or takes back an [eviction](Self::evict) that the worker has not heard of yet. `false`
+    /// if there is no such worker.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection. Safe to repeat.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the order may or may not be given.
+    pub async fn resume(&self, worker: WorkerId) -> Result<bool> {
+        self.order(worker, Order::Resume).await
+    }
+
+    /// Has a worker give up its jobs and go, as if it had [terminated](crate::Worker::terminate) by itself; its stream ends with
+    /// [`Close(Evicted)`](crate::CloseReason::Evicted). `false` if there is no such worker.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection. Safe to repeat.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the order may or may not be given.
+    pub async fn evict(&self, worker: WorkerId) -> Result<bool> {
+        self.order(worker, Order::Evict).await
+    }
+
+    async fn order(&self, worker: WorkerId, order: Order) -> Result<bool> {
+        let done = self.cluster.store.order(worker, order).await?;
+        tracing::info!(cluster = self.cluster.settings.id, %worker, ?order, done, "order");
+        Ok(done)
     }
 
     /// Deletes a job: marks it and answers at once. Its owner is told, and when the owner has let go, it is gone.
@@ -238,6 +326,8 @@ impl Master {
         Ok(found.map(|found| StoredJob {
             info: JobInfo { id: id.clone(), state: found.record.state },
             payload: found.payload,
+            crashes: found.crashes.0,
+            history: found.crashes.1.into_iter().map(Crash::from).collect(),
         }))
     }
 

@@ -20,6 +20,10 @@ pub(crate) enum Body {
     Add { job: JobId, born: Revision, payload: Bytes },
     /// The worker is to let go of the job that it holds by this grant.
     Delete { job: JobId, grant: Revision, reason: DeleteReason },
+    /// The job that the worker holds by this grant has another payload, as of the frame's revision.
+    Update { job: JobId, grant: Revision, payload: Bytes },
+    /// The worker is to send a heartbeat: its answer says what is new.
+    Attend,
     /// The worker was reaped: its lock had ended.
     Fenced,
 }
@@ -36,6 +40,11 @@ pub enum DeleteReason {
     LockExpired,
     /// The worker is leaving: when the last handle is dropped, the job goes to another.
     Terminated,
+    /// The worker is being drained, and stays: when the last handle is dropped, the job goes to another.
+    Drained,
+    /// The worker was told to go, by a master or by a newcomer of the same name: when the last handle is dropped, the
+    /// job goes to another.
+    Evicted,
     /// The cluster that the job belonged to is gone from the server (wiped, or another data set).
     ClusterReset,
 }
@@ -46,6 +55,9 @@ pub enum DeleteReason {
 pub enum CloseReason {
     /// [`terminate`](crate::Worker::terminate) was called, and every job is released.
     Terminated,
+    /// A master [evicted](crate::Master::evict) the worker, or another one has taken its name; every job is released.
+    /// Do not come back under the same name: somebody else has it.
+    Evicted,
     /// The lock could no longer be relied on: it ended, or its end came too close without an answer from the
     /// server. Make a new worker to go on.
     LockExpired,
@@ -98,13 +110,39 @@ pub(crate) struct Row {
     pub(crate) grant: Revision,
     /// The revision of the job's add (zero if the job was deleted).
     pub(crate) born: Revision,
+    /// The revision of its last update; zero if there was none.
+    pub(crate) changed: Revision,
     pub(crate) state: RowState,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RowState {
-    /// The worker is to let go of it, or has done so and the server does not know yet.
+    /// It was deleted. The worker is to let go of it, or has done so and the server does not know yet.
     Releasing,
-    /// Assigned. The payload is there only if the grant is after the revision that the request named.
+    /// It is to go to another worker. This one is to let go of it, or has done so and the server does not know yet.
+    Moving,
+    /// Assigned. The payload is there only if the grant or an update is after the revision that the request named.
     Active(Option<Bytes>),
+}
+
+/// On what terms a worker takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Its load is the number of its jobs divided by this.
+    pub(crate) weight: u32,
+    /// How many jobs it holds at most; `None`: any number.
+    pub(crate) capacity: Option<u32>,
+    /// How many jobs that move it is handed in a second; `None`: any number.
+    pub(crate) takeover_rate: Option<u32>,
+}
+
+/// What a master, or a newcomer of the same name, wants of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// To go on.
+    Resume,
+    /// To give up its jobs, and stay.
+    Drain,
+    /// To give up its jobs, and go.
+    Evict,
 }

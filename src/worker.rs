@@ -2,6 +2,7 @@
 
 mod desk;
 mod driver;
+mod options;
 
 use std::fmt;
 use std::future::Future;
@@ -19,11 +20,12 @@ use crate::cluster::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::WorkerId;
-use crate::redis::store::Member;
+use crate::redis::store::{Ended, Entry, Member, Refusal};
 use crate::redis::subscriber::Channels;
 use crate::shell::link::Link;
 use desk::Desk;
 use driver::Driver;
+pub use options::{NameConflict, WorkerOptions};
 
 /// How long a reserved number waits for its join.
 const RESERVATION: Duration = Duration::from_secs(30);
@@ -58,10 +60,12 @@ pub(crate) struct Info {
     pub(crate) pid: u32,
     #[serde(default)]
     pub(crate) version: String,
+    #[serde(default)]
+    pub(crate) name: Option<String>,
 }
 
 impl Info {
-    fn of_this_process() -> Self {
+    fn of_this_process(name: Option<String>) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
             .ok()
             .or_else(|| std::env::var("HOSTNAME").ok())
@@ -71,36 +75,49 @@ impl Info {
             host: host.trim().to_owned(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            name,
         }
     }
 }
 
 impl Worker {
-    pub(crate) async fn start(cluster: Arc<Shared>) -> Result<Self> {
-        let member = reserve(&cluster).await?;
-        let channels = Channels { inbox: Some(member.member.worker), released: false };
+    pub(crate) async fn start(cluster: Arc<Shared>, options: WorkerOptions) -> Result<Self> {
+        options.check()?;
+        let Reserved { member, run_id } = reserve(&cluster, &options).await?;
+        let channels = Channels { inbox: Some(member.worker), released: false };
         // Subscribed and confirmed before the join, so that no frame is sent that nobody hears.
-        let link = Link::start(&cluster, member.run_id, channels).await?;
-        let member = member.member;
+        let link = Link::start(&cluster, run_id, channels).await?;
+        let entry = Entry {
+            ttl: cluster.settings.lock_ttl,
+            terms: options.terms(),
+            name: options.name.clone().map(|name| (name, options.grace)),
+            usurp: options.name_conflict == NameConflict::TakeOver,
+        };
         let sent = Instant::now();
-        let joined = match cluster.store.join(&member, cluster.settings.lock_ttl).await {
+        let joined = match cluster.store.join(&member, &entry).await {
             Ok(Ok(joined)) => joined,
-            refused => {
+            Ok(Err(refusal)) => {
                 link.close().await;
-                return match refused {
-                    Err(error) => Err(error),
-                    _ => Err(Error::new(
+                // The number is not needed; if this is not heard, it lapses by itself.
+                let _ = cluster.store.leave(&member).await;
+                return Err(match refusal {
+                    Refusal::NameTaken(remaining) => name_taken(&options, remaining),
+                    Refusal::Ended(_) | Refusal::Full => Error::new(
                         ErrorKind::Closed,
                         "the worker's number lapsed before it could join; call worker() again",
-                    )),
-                };
+                    ),
+                });
+            }
+            Err(error) => {
+                link.close().await;
+                return Err(error);
             }
         };
         let span = tracing::info_span!("worker", cluster = cluster.settings.id, worker = %member.worker);
-        tracing::info!(parent: &span, waiting = joined.pending, "joined");
+        tracing::info!(parent: &span, waiting = joined.pending, name = options.name, "joined");
         let id = member.worker;
-        let (desk, dropped) = Desk::new(&cluster, sent);
-        let driver = Driver::new(cluster, member, link, desk.clone(), dropped, joined);
+        let (desk, dropped) = Desk::new(&cluster, entry.terms, options.fence, sent);
+        let driver = Driver::new(cluster, member, link, desk.clone(), dropped, joined, options.fence);
         // Ends by itself when the worker has left or lost its lock, which dropping the worker sets off.
         tokio::spawn(driver.run().instrument(span));
         Ok(Self { desk, id })
@@ -125,7 +142,47 @@ impl Worker {
         self.desk.terminate()
     }
 
-    /// A handle that can terminate the worker from another task, while this one is borrowed by its stream.
+    /// Gives up its jobs and stays: no new job, a [`Delete`](Event::Delete) for each one held
+    /// ([`Drained`](crate::DeleteReason::Drained)), each goes on to another worker when its handles are dropped (or the
+    /// release timeout has passed). Where no other worker has room, jobs wait.
+    ///
+    /// Begins at once, whether or not the returned future is awaited. The future resolves when the worker
+    /// holds nothing, or is [resumed](Self::resume), or has ended; **keep polling the stream** until then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing; call again to wait again.
+    pub fn drain(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.desk.drain()
+    }
+
+    /// Ends a [drain](Self::drain): the worker is given jobs again. One that a master has drained goes on only when a
+    /// master [resumes](crate::Master::resume) it.
+    pub fn resume(&self) {
+        self.desk.resume();
+    }
+
+    /// Changes how many jobs the worker holds at most; `None`: any number. The cluster knows a round trip later.
+    ///
+    /// Jobs that are held above a smaller capacity are given to workers with room (by rebalancing, if that is on).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidSetting`] for zero.
+    pub fn set_capacity(&self, jobs: Option<u32>) -> Result<()> {
+        self.desk.set_terms(|terms| terms.capacity = jobs)
+    }
+
+    /// Changes the worker's [weight](WorkerOptions::weight). The cluster knows a round trip later.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidSetting`] outside of 1 to 1,000.
+    pub fn set_weight(&self, weight: u32) -> Result<()> {
+        self.desk.set_terms(|terms| terms.weight = weight)
+    }
+
+    /// A handle to steer the worker from another task, while this one is borrowed by its stream.
     pub fn handle(&self) -> WorkerHandle {
         WorkerHandle { desk: self.desk.clone(), id: self.id }
     }
@@ -157,7 +214,7 @@ impl fmt::Debug for Worker {
     }
 }
 
-/// Terminates a [`Worker`] from elsewhere. Holds no job and does not keep the worker alive.
+/// Steers a [`Worker`] from elsewhere. Holds no job and does not keep the worker alive.
 #[derive(Clone)]
 pub struct WorkerHandle {
     desk: Arc<Desk>,
@@ -178,6 +235,38 @@ impl WorkerHandle {
     pub fn terminate(&self) -> impl Future<Output = ()> + Send + 'static {
         self.desk.terminate()
     }
+
+    /// As [`Worker::drain`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing; call again to wait again.
+    pub fn drain(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.desk.drain()
+    }
+
+    /// As [`Worker::resume`].
+    pub fn resume(&self) {
+        self.desk.resume();
+    }
+
+    /// As [`Worker::set_capacity`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidSetting`] for zero.
+    pub fn set_capacity(&self, jobs: Option<u32>) -> Result<()> {
+        self.desk.set_terms(|terms| terms.capacity = jobs)
+    }
+
+    /// As [`Worker::set_weight`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidSetting`] outside of 1 to 1,000.
+    pub fn set_weight(&self, weight: u32) -> Result<()> {
+        self.desk.set_terms(|terms| terms.weight = weight)
+    }
 }
 
 impl fmt::Debug for WorkerHandle {
@@ -192,19 +281,39 @@ struct Reserved {
 }
 
 /// Opens the cluster, as it may have been wiped since, and reserves a number in it.
-async fn reserve(cluster: &Shared) -> Result<Reserved> {
-    let info = rmp_serde::to_vec_named(&Info::of_this_process()).map_err(|source| {
+async fn reserve(cluster: &Shared, options: &WorkerOptions) -> Result<Reserved> {
+    let info = Info::of_this_process(options.name.clone());
+    let info = rmp_serde::to_vec_named(&info).map_err(|source| {
         Error::new(ErrorKind::Encode, "the worker's description was not encoded").with_source(source)
     })?;
+    let most = cluster.settings.max_workers;
     for _ in 0..3 {
         let run_id = cluster.run_id().await?;
         let incarnation = cluster.store.open(&run_id).await?.incarnation;
-        if let Some(worker) = cluster.store.reserve(&incarnation, RESERVATION, info.clone()).await? {
-            return Ok(Reserved { member: Member { worker, incarnation }, run_id });
+        match cluster.store.reserve(&incarnation, RESERVATION, info.clone(), most).await? {
+            Ok(worker) => return Ok(Reserved { member: Member { worker, incarnation }, run_id }),
+            Err(Refusal::Ended(Ended::Reset)) => {}
+            Err(_) => {
+                let text = format!(
+                    "the cluster has {most} workers, as many as max_workers allows; stop some, or raise it"
+                );
+                return Err(Error::new(ErrorKind::LimitReached, text));
+            }
         }
     }
     Err(Error::new(
         ErrorKind::Server,
         "the cluster is wiped again and again while a worker joins; find out by whom",
     ))
+}
+
+fn name_taken(options: &WorkerOptions, remaining: Duration) -> Error {
+    let name = options.name.as_deref().unwrap_or_default();
+    Error::new(
+        ErrorKind::NameTaken,
+        format!(
+            "a worker named {name:?} lives: its lock ends in {remaining:?} without a heartbeat. Stop it, use another name, \
+             or allow NameConflict::TakeOver"
+        ),
+    )
 }

@@ -21,6 +21,8 @@ pub(crate) struct Lease {
     /// For how long after the sending of an accepted heartbeat the lock may be relied on: TTL - margin.
     lifetime: Duration,
     interval: Duration,
+    /// Whether there is a fence at all.
+    fence: Fence,
     /// The sending of the newest heartbeat (or the join) that was accepted.
     accepted: Instant,
     /// The sending of the newest heartbeat (or the join), answered or not.
@@ -34,6 +36,22 @@ enum Phase {
     Held(Instant),
     /// It was told that the fence has come. Final: what it held is already being given up.
     Fenced,
+}
+
+/// What a worker does when it cannot be sure of its lock any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fence {
+    /// It gives everything up, by its own clock, before its lock can end. No two workers hold a job as long as handlers
+    /// stop within the [fence margin](crate::ClusterBuilder::fence_margin). A server that is away for about a lock's
+    /// time to live stops every worker. Take this where two at once do harm: a mailbox, an order book, a device.
+    #[default]
+    Strict,
+    /// It goes on until the server says that its jobs were given to others; if they were not, its next heartbeat
+    /// revives the lock. A server that is away stops nobody. But a worker that is cut off alone goes on beside the
+    /// one that got its jobs, until it hears of it. Take this where a pause is worse than two at once, or
+    /// where the [epoch](crate::Epoch) is checked with every write.
+    Lenient,
 }
 
 /// What a worker does next about its lock.
@@ -51,10 +69,10 @@ impl Lease {
     /// The lease that an accepted join begins; `sent` is the instant at which the join was *sent*.
     ///
     /// Where the answer took so long that the fence has passed, the first poll says so, before any job is taken.
-    pub(crate) fn new(ttl: Duration, margin: Duration, sent: Instant) -> Self {
+    pub(crate) fn new(ttl: Duration, margin: Duration, fence: Fence, sent: Instant) -> Self {
         let interval = Self::interval(ttl);
         let lifetime = ttl.saturating_sub(margin);
-        Self { lifetime, interval, accepted: sent, sent, phase: Phase::Held(later(sent, interval)) }
+        Self { lifetime, interval, fence, accepted: sent, sent, phase: Phase::Held(later(sent, interval)) }
     }
 
     /// How far apart heartbeats are: two may fail before the lock is in danger.
@@ -79,8 +97,7 @@ impl Lease {
     /// What to do at `now`.
     pub(crate) fn poll(&mut self, now: Instant) -> LeaseAction {
         let Phase::Held(next) = self.phase else { return LeaseAction::Fenced };
-        let fence = self.fence_at();
-        if now >= fence {
+        if self.is_over(now) {
             self.phase = Phase::Fenced;
             LeaseAction::Fenced
         } else if now >= next {
@@ -88,8 +105,16 @@ impl Lease {
             self.phase = Phase::Held(later(now, self.interval));
             LeaseAction::Beat
         } else {
-            LeaseAction::Wait(next.min(fence))
+            LeaseAction::Wait(match self.fence {
+                Fence::Strict => next.min(self.fence_at()),
+                Fence::Lenient => next,
+            })
         }
+    }
+
+    /// Whether the worker must have stopped by now.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        self.fence == Fence::Strict && now >= self.fence_at()
     }
 
     /// From when on the lock is not to be relied on, as far as is known now.
@@ -118,7 +143,7 @@ mod tests {
 
     fn joined() -> (Lease, Instant) {
         let start = Instant::now();
-        (Lease::new(TTL, MARGIN, start), start)
+        (Lease::new(TTL, MARGIN, Fence::Strict, start), start)
     }
 
     #[test]
@@ -198,10 +223,22 @@ mod tests {
     }
 
     #[test]
+    fn a_lenient_lease_has_no_fence_and_goes_on_with_its_heartbeats() {
+        let start = Instant::now();
+        let mut lease = Lease::new(TTL, MARGIN, Fence::Lenient, start);
+        for minute in 1..10 {
+            let now = start + ms(60_000 * minute);
+            assert_eq!(lease.poll(now), LeaseAction::Beat);
+            lease.handle_failed(now);
+            assert_eq!(lease.poll(now), LeaseAction::Wait(now + ms(1_000)));
+        }
+    }
+
+    #[test]
     fn settings_that_no_clock_can_show_fence_at_once_instead_of_panicking() {
         let start = Instant::now();
-        assert_eq!(Lease::new(Duration::MAX, MARGIN, start).poll(start), LeaseAction::Fenced);
-        assert_eq!(Lease::new(MARGIN, TTL, start).poll(start), LeaseAction::Fenced);
+        assert_eq!(Lease::new(Duration::MAX, MARGIN, Fence::Strict, start).poll(start), LeaseAction::Fenced);
+        assert_eq!(Lease::new(MARGIN, TTL, Fence::Strict, start).poll(start), LeaseAction::Fenced);
     }
 
     /// What may happen to a lease next.

@@ -103,6 +103,13 @@ impl Queue {
         }
     }
 
+    /// An assignment that the consumer has not seen yet has another payload.
+    pub(crate) fn refresh(&mut self, job: &JobId, payload: Bytes) {
+        if let Some((_, Change::Add(handover) | Change::Replace(_, handover))) = self.changes.get_mut(job) {
+            handover.payload = payload;
+        }
+    }
+
     /// An assignment that the consumer has seen ends.
     pub(crate) fn delete(&mut self, job: &JobId, ending: Ending) {
         match self.changes.get_mut(job) {

@@ -15,12 +15,14 @@
 //! Calling order: any `handle_*` at any time; after each, `poll_command` until `None`; `poll_delivery` when the
 //! consumer asks; `handle_timeout` at [`poll_timeout`](View::poll_timeout). "Rule n" is that of PROTOCOL.md.
 
+mod diff;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod rules_test;
+mod slot;
 mod snapshot;
 #[cfg(test)]
 mod trial;
@@ -30,11 +32,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::slot::{Slot, Stage, Successor, Then};
 use self::snapshot::{Next, Sync, WaitingRoom};
 use super::queue::{Delivery, Ending, Handover, Queue};
 use crate::error::{Error, ErrorKind};
 use crate::id::{Epoch, JobId, Revision};
-use crate::message::{Body, CloseReason, Cursor, DeleteReason, Frame, Page, Row, RowState};
+use crate::message::{Body, CloseReason, Cursor, DeleteReason, Frame, Page};
 
 /// What the driver is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub(crate) enum Command {
     Cancel { job: JobId, grant: Revision },
     /// Tell the server that the job is no longer held here.
     Release { job: JobId, grant: Revision },
+    /// Send a heartbeat: its answer says what the server wants.
+    Attend,
 }
 
 /// One worker's view of its assignments.
@@ -82,58 +87,6 @@ enum Phase {
     Draining,
     /// Over: what waits is delivered, and nothing else happens.
     Closed,
-}
-
-/// A job that the worker has to do with, by one assignment.
-#[derive(Debug)]
-struct Slot {
-    grant: Revision,
-    epoch: Epoch,
-    born: Revision,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// Its `Add` waits for the consumer.
-    Waiting,
-    /// The consumer has it.
-    Active,
-    /// Its `Delete` waits for the consumer, or handles are out.
-    Deleting(Then),
-    /// Let go of here; the server is being told.
-    Returning,
-}
-
-/// What follows when the handles to an assignment are gone (rule 7).
-#[derive(Debug)]
-enum Then {
-    /// The server is told.
-    Release,
-    /// The job is this worker's again already: that assignment begins.
-    Begin(Successor),
-    /// It was this worker's again, and that is over too: the server is told of this grant. Not earlier, or
-    /// another worker would get the job while handles are out here.
-    HandBack(Revision),
-}
-
-/// An assignment that waits for the one before it to be let go of.
-#[derive(Debug)]
-struct Successor {
-    grant: Revision,
-    born: Revision,
-    payload: Bytes,
-}
-
-impl Slot {
-    /// The newest grant by which the server has given us the job, as far as is known.
-    fn newest(&self) -> Revision {
-        match &self.stage {
-            Stage::Deleting(Then::Begin(next)) => next.grant,
-            Stage::Deleting(Then::HandBack(grant)) => *grant,
-            Stage::Deleting(Then::Release) | Stage::Waiting | Stage::Active | Stage::Returning => self.grant,
-        }
-    }
 }
 
 impl View {
@@ -287,8 +240,8 @@ impl View {
         }
     }
 
-    /// The worker leaves: a `Delete` for each job, and nothing new.
-    pub(crate) fn handle_drain(&mut self, now: Instant) {
+    /// The worker leaves, or is drained: a `Delete` for each job, and nothing new.
+    pub(crate) fn handle_drain(&mut self, now: Instant, reason: DeleteReason) {
         if self.phase != Phase::Serving {
             return;
         }
@@ -296,7 +249,14 @@ impl View {
         let jobs: Vec<JobId> = self.slots.keys().cloned().collect();
         for job in jobs {
             // What waits for its handles is handed back once they are gone, see `grant`.
-            self.end(now, &job, DeleteReason::Terminated);
+            self.end(now, &job, reason);
+        }
+    }
+
+    /// The worker is drained no more: it takes what it is given.
+    pub(crate) fn handle_resume(&mut self) {
+        if self.phase == Phase::Draining {
+            self.phase = Phase::Serving;
         }
     }
 
@@ -313,6 +273,7 @@ impl View {
         self.phase = Phase::Closed;
         let why = match reason {
             CloseReason::Terminated => DeleteReason::Terminated,
+            CloseReason::Evicted => DeleteReason::Evicted,
             CloseReason::LockExpired => DeleteReason::LockExpired,
             CloseReason::ClusterReset => DeleteReason::ClusterReset,
         };
@@ -405,126 +366,35 @@ impl View {
         self.waiting = WaitingRoom::default();
     }
 
-    /// The whole snapshot is there: make the slots what it says, then take in the frames that waited.
-    fn finish_sync(&mut self, now: Instant) {
-        let Some(sync) = self.sync.take() else { return };
-        let Some((first, mut rows, coverage)) = sync.finish(self.lifted) else { return };
-        let lifted = first.lifted > self.lifted;
-        self.lifted = first.lifted;
-
-        let known: Vec<(JobId, Revision)> =
-            self.slots.iter().map(|(job, slot)| (job.clone(), slot.newest())).collect();
-        for (job, grant) in known {
-            match rows.remove(&job) {
-                Some(row) if row.grant == grant => self.keep(now, row, lifted),
-                // Another assignment of it is ours now, or says so what the server forgot in a failover.
-                Some(row) => {
-                    self.end(now, &job, DeleteReason::Removed);
-                    self.take_row(now, row);
-                }
-                None => self.lose(now, &job),
-            }
-        }
-        // In the order in which they were assigned, as the frames would have come.
-        let mut new: Vec<Row> = rows.into_values().collect();
-        new.sort_unstable_by_key(|row| row.grant);
-        for row in new {
-            self.take_row(now, row);
-        }
-
-        self.last = first.inbox;
-        self.revision = self.revision.max(first.revision);
-        while let Some(frame) = self.waiting.pop() {
-            if frame.revision <= self.revision {
-                continue; // in the snapshot, or a duplicate, or forgotten by the server in a failover
-            }
-            if frame.previous != self.last {
-                return self.handle_gap();
-            }
-            self.advance(frame.revision);
-            let grant = match &frame.body {
-                Body::Delete { grant, .. } => *grant,
-                Body::Add { .. } | Body::Fenced => frame.revision,
-            };
-            if frame.revision > coverage.read_at(grant) {
-                self.apply(now, frame);
-            }
-        }
-        if self.waiting.has_overflown() {
-            self.handle_gap();
-        }
-    }
-
-    /// A row about an assignment that has a slot.
-    fn keep(&mut self, now: Instant, row: Row, lifted: bool) {
-        match row.state {
-            // Rule 3: the frame that said so was lost.
-            RowState::Releasing => {
-                self.end(now, &row.job, DeleteReason::Removed);
-                self.refuse_successor(&row.job);
-            }
-            RowState::Active(payload) if lifted => self.renew(&row.job, payload),
-            RowState::Active(_) => {}
-        }
-    }
-
-    /// Rule 10: an assignment that goes on gets its new epoch by an `Update`.
-    fn renew(&mut self, job: &JobId, payload: Option<Bytes>) {
-        let Some(slot) = self.slots.get_mut(job) else { return };
-        let epoch = Epoch(slot.grant.max(self.lifted).get());
-        if std::mem::replace(&mut slot.epoch, epoch) == epoch {
-            return; // granted after the lift
-        }
-        match (&slot.stage, payload) {
-            (Stage::Waiting, _) => self.queue.set_epoch(job, epoch),
-            (Stage::Active, Some(payload)) => {
-                self.queue.update(job, Handover { grant: slot.grant, epoch, born: slot.born, payload });
-            }
-            (Stage::Active, None) | (Stage::Deleting(_) | Stage::Returning, _) => {}
-        }
-    }
-
-    /// A row about an assignment that has no slot.
-    fn take_row(&mut self, now: Instant, row: Row) {
-        let Row { job, grant, born, state } = row;
-        match state {
-            // New: granted after all that is known here.
-            RowState::Active(Some(payload)) if grant > self.revision => {
-                self.grant(now, job, grant, born, payload);
-            }
-            // Known and not held: it was let go of, and the server does not know (rule 10), or waits for it (rule 3).
-            RowState::Active(_) | RowState::Releasing => self.hand_back(job, grant),
-        }
-    }
-
-    /// A slot that no row is about: the server does not count the job as ours.
-    fn lose(&mut self, now: Instant, job: &JobId) {
-        match self.slots.get_mut(job).map(|slot| &mut slot.stage) {
-            Some(Stage::Waiting) => {
-                self.queue.cancel_add(job);
-                self.slots.remove(job);
-            }
-            Some(Stage::Active) => self.end(now, job, DeleteReason::Removed),
-            Some(Stage::Deleting(then)) => *then = Then::Release,
-            Some(Stage::Returning) | None => {}
-        }
-    }
-
     fn apply(&mut self, now: Instant, frame: Frame) {
         match frame.body {
-            Body::Add { job, born, payload } => self.grant(now, job, frame.revision, born, payload),
+            Body::Add { job, born, payload } => {
+                self.grant(now, job, frame.revision, born, payload, frame.revision);
+            }
+            Body::Update { job, grant, payload } => {
+                self.refresh(&job, grant, frame.revision, payload, false);
+            }
             Body::Delete { job, grant, reason } => match self.slots.get(&job) {
                 Some(slot) if slot.grant == grant => self.end(now, &job, reason),
                 Some(slot) if slot.newest() == grant => self.refuse_successor(&job),
                 // Let go of already.
                 _ => {}
             },
+            Body::Attend => self.commands.push_back(Command::Attend),
             Body::Fenced => {}
         }
     }
 
     /// The server gave us the job by this grant.
-    fn grant(&mut self, now: Instant, job: JobId, grant: Revision, born: Revision, payload: Bytes) {
+    fn grant(
+        &mut self,
+        now: Instant,
+        job: JobId,
+        grant: Revision,
+        born: Revision,
+        payload: Bytes,
+        payload_at: Revision,
+    ) {
         match self.slots.get_mut(&job) {
             Some(slot) if slot.newest() >= grant => return, // known, or over
             None => {}
@@ -532,10 +402,10 @@ impl View {
                 Stage::Waiting => self.queue.cancel_add(&job),
                 Stage::Active => {
                     self.end(now, &job, DeleteReason::Removed);
-                    return self.grant(now, job, grant, born, payload);
+                    return self.grant(now, job, grant, born, payload, payload_at);
                 }
                 Stage::Deleting(then) if self.phase == Phase::Serving => {
-                    *then = Then::Begin(Successor { grant, born, payload });
+                    *then = Then::Begin(Successor { grant, born, payload, payload_at });
                     return;
                 }
                 Stage::Deleting(_) | Stage::Returning => {}
@@ -546,7 +416,7 @@ impl View {
         }
         let epoch = Epoch(grant.max(self.lifted).get());
         self.queue.add(&job, Handover { grant, epoch, born, payload });
-        self.slots.insert(job, Slot { grant, epoch, born, stage: Stage::Waiting });
+        self.slots.insert(job, Slot { grant, epoch, born, payload_at, stage: Stage::Waiting });
     }
 
     /// The assignment is over: the consumer is told, if it knows of it.
@@ -572,12 +442,18 @@ impl View {
         }
     }
 
+    /// The assignment is over, and so is one that has not begun yet.
+    fn give_up(&mut self, now: Instant, job: &JobId, reason: DeleteReason) {
+        self.end(now, job, reason);
+        self.refuse_successor(job);
+    }
+
     /// No handle counts any more: the next assignment begins, or the server is told.
     fn let_go(&mut self, now: Instant, job: &JobId) {
         let Some(slot) = self.slots.get_mut(job) else { return };
         match std::mem::replace(&mut slot.stage, Stage::Returning) {
             Stage::Deleting(Then::Begin(next)) => {
-                return self.grant(now, job.clone(), next.grant, next.born, next.payload);
+                return self.grant(now, job.clone(), next.grant, next.born, next.payload, next.payload_at);
             }
             Stage::Deleting(Then::HandBack(grant)) => slot.grant = grant,
             Stage::Deleting(Then::Release) | Stage::Waiting | Stage::Active | Stage::Returning => {}
@@ -592,8 +468,9 @@ impl View {
             return;
         }
         self.commands.push_back(Command::Release { job: job.clone(), grant });
-        let born = Revision::default();
-        self.slots.insert(job, Slot { grant, epoch: Epoch(grant.get()), born, stage: Stage::Returning });
+        let (epoch, none) = (Epoch(grant.get()), Revision::default());
+        let slot = Slot { grant, epoch, born: none, payload_at: none, stage: Stage::Returning };
+        self.slots.insert(job, slot);
     }
 
     /// Releases mostly come long before their deadline: what they leave behind must not pile up.

@@ -23,7 +23,7 @@ pub(super) async fn run(
     waiters: Arc<Waiters>,
     stop: CancellationToken,
 ) {
-    let mut takeover = Takeover::new(cluster.store.clone(), None);
+    let mut takeover = Takeover::new(cluster.store.clone(), &cluster.settings, None);
     let mut survey = Some(look(&cluster));
     let mut next_survey = Instant::now() + cluster.settings.heartbeat();
     loop {
@@ -61,10 +61,15 @@ async fn answered(survey: &mut Option<Look>) -> Result<Survey> {
 fn handle_survey(answer: Result<Survey>, takeover: &mut Takeover) {
     match answer {
         Ok(survey) => {
+            takeover.handle_contact(Instant::now());
             takeover.handle_due(Instant::now(), survey.due);
             takeover.handle_waiting(survey.waiting);
+            takeover.handle_turn();
         }
-        Err(error) => tracing::warn!(%error, "the cluster could not be looked at; tried again"),
+        Err(error) => {
+            tracing::warn!(%error, "the cluster could not be looked at; tried again");
+            takeover.handle_lost();
+        }
     }
 }
 

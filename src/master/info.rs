@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use crate::error::Result;
 use crate::id::{JobId, Revision, WorkerId};
+use crate::message::Order;
 use crate::payload;
-use crate::redis::store::{DeleteCode, JobState, RosterRow, Survey};
+use crate::redis::store::{self, DeleteCode, JobState, RosterRow, Survey, UpdateCode};
 use crate::worker::Info;
 
 /// How to add a job. `AddOptions::default()` leaves everything to the crate.
@@ -85,6 +86,44 @@ impl From<DeleteCode> for Deleted {
     }
 }
 
+/// What became of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Updated {
+    /// There is no such job.
+    Unknown,
+    /// Its owner is told.
+    Pushed,
+    /// Nobody holds it, or it is on its way to another worker: that one begins with the new payload.
+    Stored,
+}
+
+impl From<UpdateCode> for Updated {
+    fn from(code: UpdateCode) -> Self {
+        match code {
+            UpdateCode::Unknown => Self::Unknown,
+            UpdateCode::Told => Self::Pushed,
+            UpdateCode::Stored => Self::Stored,
+        }
+    }
+}
+
+/// A worker crashed soon after it was given the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Crash {
+    /// Which worker.
+    pub worker: WorkerId,
+    /// When its lock ended, by the server's clock.
+    pub at: SystemTime,
+}
+
+impl From<store::Crash> for Crash {
+    fn from(crash: store::Crash) -> Self {
+        Self { worker: crash.worker, at: UNIX_EPOCH.checked_add(crash.at).unwrap_or(UNIX_EPOCH) }
+    }
+}
+
 /// A job and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -100,6 +139,8 @@ pub struct JobInfo {
 pub struct StoredJob {
     pub(super) info: JobInfo,
     pub(super) payload: Bytes,
+    pub(super) crashes: u32,
+    pub(super) history: Vec<Crash>,
 }
 
 impl StoredJob {
@@ -127,6 +168,17 @@ impl StoredJob {
     pub fn payload_bytes(&self) -> &Bytes {
         &self.payload
     }
+
+    /// How many crashes of its owners the job is suspected of (see
+    /// [`max_crashes`](crate::ClusterBuilder::max_crashes)); zero again when an owner has held it for long enough.
+    pub fn crashes(&self) -> u32 {
+        self.crashes
+    }
+
+    /// The last of those crashes, the oldest first; at most eight.
+    pub fn crash_history(&self) -> &[Crash] {
+        &self.history
+    }
 }
 
 impl fmt::Debug for StoredJob {
@@ -135,6 +187,7 @@ impl fmt::Debug for StoredJob {
             .field("id", self.id())
             .field("state", &self.state())
             .field("payload_bytes", &self.payload.len())
+            .field("crashes", &self.crashes)
             .finish()
     }
 }
@@ -157,14 +210,24 @@ pub struct WorkerInfo {
     pub lock_remaining: Duration,
     /// How many jobs it holds, those that it is letting go of included.
     pub jobs: u64,
-    /// Whether it is given new jobs; not while it leaves.
+    /// Whether it is given new jobs; not while it leaves or is drained.
     pub accepts_jobs: bool,
+    /// Its name, if it has one, as it says.
+    pub name: Option<String>,
+    /// Its weight; zero if it is given no jobs.
+    pub weight: u32,
+    /// How many jobs it holds at most; `None`: any number, or it is given none.
+    pub capacity: Option<u32>,
+    /// Whether a master has ordered it to be drained.
+    pub drained: bool,
+    /// Whether it was told to go.
+    pub evicted: bool,
 }
 
 impl From<RosterRow> for WorkerInfo {
     fn from(row: RosterRow) -> Self {
         // What a worker says of itself may be anything; then only the server's part is shown.
-        let Info { host, pid, version } = rmp_serde::from_slice(&row.info).unwrap_or_default();
+        let Info { host, pid, version, name } = rmp_serde::from_slice(&row.info).unwrap_or_default();
         Self {
             id: row.worker,
             host,
@@ -174,6 +237,11 @@ impl From<RosterRow> for WorkerInfo {
             lock_remaining: row.remaining,
             jobs: row.jobs,
             accepts_jobs: row.takes,
+            name,
+            weight: row.weight.try_into().unwrap_or(u32::MAX),
+            capacity: row.capacity.try_into().ok().filter(|capacity| *capacity != 0),
+            drained: row.order == Order::Drain,
+            evicted: row.order == Order::Evict,
         }
     }
 }
@@ -188,13 +256,15 @@ pub struct Stats {
     pub jobs: u64,
     /// Jobs that wait for a worker.
     pub pending: u64,
+    /// Jobs that are given to nobody until they are [requeued](crate::Master::requeue).
+    pub quarantined: u64,
     /// Workers.
     pub workers: u64,
 }
 
 impl From<Survey> for Stats {
     fn from(survey: Survey) -> Self {
-        let Survey { revision, jobs, pending, workers, .. } = survey;
-        Self { revision, jobs, pending, workers }
+        let Survey { revision, jobs, pending, workers, quarantined, .. } = survey;
+        Self { revision, jobs, pending, quarantined, workers }
     }
 }

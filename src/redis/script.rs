@@ -44,19 +44,23 @@ macro_rules! scripts {
 scripts! {
     OPEN = "open", 2, " flags=allow-oom";
     RESERVE = "reserve", 3, "";
-    JOIN = "join", 8, "";
-    BEAT = "beat", 7, " flags=allow-oom";
+    JOIN = "join", 10, "", "push", "terms";
+    BEAT = "beat", 9, " flags=allow-oom", "terms";
     SYNC = "sync", 7, " flags=no-writes";
-    LEAVE = "leave", 11, " flags=allow-oom", "push";
-    REAP = "reap", 10, " flags=allow-oom", "push";
-    ADD = "add", 7, "", "push";
-    DELETE = "delete", 5, " flags=allow-oom", "push";
-    RELEASE = "release", 7, " flags=allow-oom", "push";
-    PLACE = "place", 7, " flags=allow-oom", "push";
-    SURVEY = "survey", 7, " flags=no-writes";
-    ROSTER = "roster", 4, " flags=no-writes";
+    LEAVE = "leave", 13, " flags=allow-oom", "push", "terms", "placement";
+    REAP = "reap", 13, " flags=allow-oom", "push", "terms", "placement";
+    ADD = "add", 8, "", "push", "terms", "placement";
+    UPDATE = "update", 4, "", "push";
+    DELETE = "delete", 8, " flags=allow-oom", "push";
+    RELEASE = "release", 9, " flags=allow-oom", "push", "terms", "placement";
+    PLACE = "place", 9, " flags=allow-oom", "push", "terms", "placement";
+    REBALANCE = "rebalance", 6, " flags=allow-oom", "push", "terms";
+    REQUEUE = "requeue", 10, " flags=allow-oom", "push", "terms", "placement";
+    ORDER = "order", 5, " flags=allow-oom", "push", "terms";
+    SURVEY = "survey", 8, " flags=no-writes";
+    ROSTER = "roster", 5, " flags=no-writes", "terms";
     LIST = "list", 2, " flags=no-writes";
-    FIND = "find", 3, " flags=no-writes";
+    FIND = "find", 4, " flags=no-writes";
 }
 
 impl Script {

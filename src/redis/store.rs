@@ -3,8 +3,6 @@
 mod inquiry;
 mod jobs;
 mod members;
-#[cfg(test)]
-mod scripts_test;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,9 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use inquiry::JobState;
-pub(crate) use inquiry::{RosterRow, Survey};
-pub(crate) use jobs::{AddCode, DeleteCode};
-pub(crate) use members::{Beat, Due, Ended, Joined, Member, Opened, Reap};
+pub(crate) use inquiry::{Crash, RosterRow, Survey};
+pub(crate) use jobs::{AddCode, DeleteCode, Placed, UpdateCode};
+pub(crate) use members::{Beat, Due, Ended, Entry, Joined, Lock, Member, Opened, Reap, Refusal, Suspicion};
 
 use super::connect::Commands;
 use super::error::{code, translate};
@@ -41,6 +39,21 @@ pub(crate) struct Store {
     clock: Mutex<ServerClock>,
 }
 
+/// Why a script that refuses to run late was not run.
+enum Late {
+    /// It was late, and nothing was done.
+    Was(Error),
+    Other(Error),
+}
+
+impl Late {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Was(error) | Self::Other(error) => error,
+        }
+    }
+}
+
 /// What is known of the server's clock: at `sent` by ours it was at most `us`.
 #[derive(Clone, Copy)]
 struct ServerClock {
@@ -55,10 +68,10 @@ impl Store {
         Self { commands, keys, slot, timeout, clock }
     }
 
-    /// The first keys of each script that may give a job to a worker.
-    fn moving_keys(&self) -> [&str; 7] {
+    /// The first keys of each script that may give a job to a worker: all but `add` take them all.
+    fn moving_keys(&self) -> [&str; 9] {
         let k = &self.keys;
-        [&k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox]
+        [&k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox, &k.terms, &k.crashes]
     }
 
     /// Runs a script. `what` says to people what was tried.
@@ -93,28 +106,48 @@ impl Store {
         keys: &[&str],
         args: impl Fn(u64) -> Vec<Bytes>,
     ) -> Result<Reply> {
-        let mut late = false;
-        loop {
-            let sent = Instant::now();
-            let not_after = self.server_time(sent) + self.timeout.as_micros() as u64;
-            let client = self.commands.client();
-            match script.run(client, self.slot, self.timeout, keys, args(not_after)).await {
-                // Its clock is ahead of what we thought, and nothing was done: once more, by its clock.
-                Err(error) if code(&error) == "LATE" && !late => {
-                    late = true;
-                    let now =
-                        error.details().split_ascii_whitespace().nth(1).and_then(|now| now.parse().ok());
-                    self.note_time(now.unwrap_or(0), sent);
-                }
-                Err(error) if code(&error) == "LATE" => {
-                    return Err(Error::new(
-                        ErrorKind::Timeout,
-                        format!(
-                            "{what}: it took longer than the command timeout to get there; nothing was done. Try again"
-                        ),
-                    ));
-                }
-                answer => return Reply::new(script.name, answer.map_err(|error| translate(what, &error))?),
+        match self.run_by(self.timeout, what, script, keys, &args).await {
+            // Its clock is ahead of what we thought, and nothing was done: once more, by its clock.
+            Err(Late::Was(_)) => {}
+            Err(Late::Other(error)) => return Err(error),
+            Ok(reply) => return Ok(reply),
+        }
+        self.run_by(self.timeout, what, script, keys, &args).await.map_err(Late::into_error)
+    }
+
+    /// As [`run_in_time`](Self::run_in_time), but once, and with a time of its own.
+    async fn run_by(
+        &self,
+        within: Duration,
+        what: &str,
+        script: &'static Script,
+        keys: &[&str],
+        args: impl Fn(u64) -> Vec<Bytes>,
+    ) -> Result<Reply, Late> {
+        let sent = Instant::now();
+        let not_after = self.server_time(sent) + within.as_micros() as u64;
+        let answer = script.run(self.commands.client(), self.slot, self.timeout, keys, args(not_after)).await;
+        match answer {
+            Err(error) if code(&error) == "LATE" => {
+                let now = error.details().split_ascii_whitespace().nth(1).and_then(|now| now.parse().ok());
+                self.note_time(now.unwrap_or(0), sent);
+                Err(Late::Was(Error::new(
+                    ErrorKind::Timeout,
+                    format!(
+                        "{what}: it took longer than the command timeout to get there; nothing was done. Try again"
+                    ),
+                )))
+            }
+            Err(error) if code(&error) == "LIMIT" => Err(Late::Other(Error::new(
+                ErrorKind::LimitReached,
+                format!(
+                    "{what}: the cluster has as many jobs as this master allows; nothing was done. Delete some, or raise \
+                     max_jobs"
+                ),
+            ))),
+            answer => {
+                let value = answer.map_err(|error| Late::Other(translate(what, &error)))?;
+                Reply::new(script.name, value).map_err(Late::Other)
             }
         }
     }

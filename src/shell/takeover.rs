@@ -1,4 +1,5 @@
-//! The takeover of dead workers' jobs: when the standby says so, reap, batch after batch; and hand out what waits.
+//! The takeover of dead workers' jobs: when the standby says so, reap, batch after batch. Hands out what waits, and
+//! asks for a step of rebalancing.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -7,39 +8,124 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::time::sleep_until;
+use tokio::time::{sleep, sleep_until};
 
+use crate::cluster::{Rebalance, Settings};
 use crate::core::standby::Standby;
 use crate::error::Result;
 use crate::id::WorkerId;
 use crate::message::Control;
-use crate::redis::store::{Due, Reap, Store};
+use crate::redis::store::{BATCH_JOBS, Due, Placed, Reap, Store, Suspicion};
 
 /// How long one rank waits for the one before it: some round trips, far less than anybody would notice.
 const STEP: Duration = Duration::from_millis(5);
 
+/// Workers up to this rank go on handing out jobs that wait for a worker's rate; the others leave it to them.
+const LAST_PLACER: u64 = 2;
+
+/// The shortest pause between two such batches.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// A job's owner is suspected to have crashed by it within this time, or three times to live of a lock.
+const CRASH_WINDOW: Duration = Duration::from_secs(60);
+
+/// How long a reap may be on its way at least: what is later may find workers that are silent only because the
+/// server was.
+const SHORTEST_REAP: Duration = Duration::from_millis(250);
+
 pub(crate) struct Takeover {
     store: Arc<Store>,
+    heartbeat: Duration,
+    suspicion: Suspicion,
+    rebalance: Option<Rebalance>,
+    rank: u64,
+    /// The server did not answer; or it has since, and nobody is reaped before then: the other workers' heartbeats were
+    /// not answered either, and they are to have their turn first.
+    hold: Hold,
     /// Not reaped by itself: a worker's own lock is its lease's business.
     me: Option<WorkerId>,
     standby: Standby,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     placing: bool,
+    rebalancing: bool,
+}
+
+/// Whether the end of a lock may be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    Free,
+    /// The server cannot be reached.
+    Lost,
+    /// It could be reached again; others may need until then.
+    Until(Instant),
 }
 
 enum Done {
     Reaped { worker: WorkerId, moved: u64, result: Result<(Reap, Option<Due>)> },
     Placed { placed: u64, result: Result<()> },
+    Rebalanced { marked: usize, result: Result<()> },
 }
 
 impl Takeover {
     /// For a worker, or for a master (which is nobody's successor, and acts at once).
-    pub(crate) fn new(store: Arc<Store>, me: Option<WorkerId>) -> Self {
-        Self { store, me, standby: Standby::new(STEP), work: FuturesUnordered::new(), placing: false }
+    pub(crate) fn new(store: Arc<Store>, settings: &Settings, me: Option<WorkerId>) -> Self {
+        let window = CRASH_WINDOW.max(3 * settings.lock_ttl);
+        Self {
+            store,
+            heartbeat: settings.heartbeat(),
+            suspicion: Suspicion { crashes: settings.max_crashes, window },
+            rebalance: settings.rebalance,
+            rank: 0,
+            hold: Hold::Free,
+            me,
+            standby: Standby::new(STEP),
+            work: FuturesUnordered::new(),
+            placing: false,
+            rebalancing: false,
+        }
     }
 
+    /// How many act before this participant: the least loaded worker is the first, and masters are before all.
     pub(crate) fn handle_rank(&mut self, rank: u64) {
+        self.rank = rank;
         self.standby.handle_rank(rank);
+    }
+
+    /// The server did not answer in time.
+    pub(crate) fn handle_lost(&mut self) {
+        self.hold = Hold::Lost;
+    }
+
+    /// The server answered.
+    pub(crate) fn handle_contact(&mut self, now: Instant) {
+        if self.hold == Hold::Lost {
+            self.hold = Hold::Until(now + self.heartbeat);
+        }
+    }
+
+    /// Asks for a step of rebalancing, if it is this participant's to ask.
+    pub(crate) fn handle_turn(&mut self) {
+        let Some(Rebalance { share, hysteresis, delay, .. }) = self.rebalance else { return };
+        if self.rank > 0 || self.rebalancing {
+            return;
+        }
+        self.rebalancing = true;
+        let store = self.store.clone();
+        self.work.push(Box::pin(async move {
+            let mut marked = 0;
+            let result = loop {
+                match store.rebalance(share, hysteresis, delay).await {
+                    Ok(batch) => {
+                        marked += batch;
+                        if batch < BATCH_JOBS {
+                            break Ok(());
+                        }
+                    }
+                    Err(error) => break Err(error),
+                }
+            };
+            Done::Rebalanced { marked, result }
+        }));
     }
 
     /// What a beat, a survey or a reap told of the lock that ends first.
@@ -69,13 +155,20 @@ impl Takeover {
         if waiting > 0 && !self.placing {
             self.placing = true;
             let store = self.store.clone();
+            let persists = self.rank <= LAST_PLACER;
             self.work.push(Box::pin(async move {
                 let mut placed = 0;
                 let result = loop {
                     match store.place().await {
-                        Ok(batch) => {
-                            placed += batch.placed;
-                            if batch.waiting == 0 || batch.placed == 0 {
+                        Ok(Placed { waiting: 0, placed: batch, .. }) => {
+                            placed += batch;
+                            break Ok(());
+                        }
+                        Ok(Placed { placed: batch, pause, .. }) => {
+                            placed += batch;
+                            if pause > Duration::ZERO && persists {
+                                sleep(pause.max(SHORTEST_PAUSE)).await;
+                            } else if pause > Duration::ZERO || batch == 0 {
                                 break Ok(());
                             }
                         }
@@ -94,12 +187,22 @@ impl Takeover {
     /// Nothing is lost if the future is dropped; the work goes on at the next call.
     pub(crate) async fn run(&mut self) -> Infallible {
         loop {
-            while let Some(worker) = self.standby.poll(Instant::now()) {
+            let now = Instant::now();
+            if matches!(self.hold, Hold::Until(until) if until <= now) {
+                self.hold = Hold::Free;
+            }
+            while self.hold == Hold::Free
+                && let Some(worker) = self.standby.poll(now)
+            {
                 if self.me != Some(worker) {
                     self.reap(worker);
                 }
             }
-            let wake = self.standby.poll_timeout();
+            let wake = match self.hold {
+                Hold::Free => self.standby.poll_timeout(),
+                Hold::Lost => None,
+                Hold::Until(until) => Some(until),
+            };
             tokio::select! {
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.handle_done(done),
                 () = async { match wake {
@@ -111,13 +214,21 @@ impl Takeover {
     }
 
     fn reap(&mut self, worker: WorkerId) {
-        let store = self.store.clone();
+        let (store, suspicion) = (self.store.clone(), self.suspicion);
+        let within = self.heartbeat.max(SHORTEST_REAP);
         self.work.push(Box::pin(async move {
             let mut total = 0;
             loop {
-                let result = store.reap(worker).await;
-                if let Ok((Reap::Reaped { moved, left }, _)) = &result {
+                let result = store.reap(worker, within, suspicion).await;
+                if let Ok((Reap::Reaped { moved, left, quarantined }, _)) = &result {
                     total += moved;
+                    for job in quarantined {
+                        tracing::error!(
+                            %job, %worker,
+                            "its owners crashed soon after they were given it, again and again: it is given to nobody until a \
+                             master requeues it"
+                        );
+                    }
                     if *left > 0 {
                         continue;
                     }
@@ -131,6 +242,7 @@ impl Takeover {
         let now = Instant::now();
         match done {
             Done::Reaped { worker, moved, result: Ok((reap, due)) } => {
+                self.handle_contact(now);
                 self.handle_due(now, due);
                 match reap {
                     Reap::Reaped { .. } => {
@@ -139,10 +251,27 @@ impl Takeover {
                     }
                     Reap::Nothing => self.standby.handle_gone(worker),
                     Reap::Alive { remaining } => self.standby.handle_alive(now, worker, remaining),
+                    Reap::Kept { remaining } => {
+                        tracing::info!(reaped = %worker, ?remaining, "a worker's lock had ended: its jobs are kept for its name");
+                        self.standby.handle_alive(now, worker, remaining);
+                    }
                 }
             }
             Done::Reaped { worker, moved, result: Err(error) } => {
                 tracing::warn!(reaped = %worker, moved, %error, "a reap was not finished; it is tried again");
+                if moved == 0 {
+                    self.handle_lost();
+                }
+            }
+            Done::Rebalanced { marked, result } => {
+                self.rebalancing = false;
+                match result {
+                    Ok(()) if marked == 0 => {}
+                    Ok(()) => tracing::info!(marked, "jobs are to move to less loaded workers"),
+                    Err(error) => {
+                        tracing::warn!(marked, %error, "rebalancing was not asked for; it is later")
+                    }
+                }
             }
             Done::Placed { placed, result } => {
                 self.placing = false;

@@ -4,6 +4,8 @@
 //! inbox     [1, revision, previous, 1, job, born] payload...     add; the grant is the revision
 //!           [1, revision, previous, 2, job, grant, reason]       delete
 //!           [1, revision, previous, 3]                           fenced
+//!           [1, revision, previous, 4, job, grant] payload...    update
+//!           [1, revision, previous, 5]                           attend
 //! control   [1, kind, worker]                                    1 left, 2 reaping, 3 reaped
 //! released  [1, job, grant]
 //! ```
@@ -109,6 +111,11 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<Frame, Malformed> {
             },
         },
         3 => Body::Fenced,
+        4 => {
+            let (job, grant) = (fields.job()?, fields.revision()?);
+            Body::Update { job, grant, payload: Bytes::copy_from_slice(fields.finish()?) }
+        }
+        5 => Body::Attend,
         _ => return Err(Malformed),
     };
     Ok(Frame { revision, previous, body })
@@ -187,8 +194,13 @@ mod tests {
                 let body = Body::Delete { job: job.clone(), grant: Revision(number), reason };
                 prop_assert_eq!(frame(&bytes), Ok(Frame { revision, previous, body }));
             }
-            let fenced = Frame { revision, previous, body: Body::Fenced };
-            prop_assert_eq!(frame(&pack(&(head.0, head.1, head.2, 3), b"")), Ok(fenced));
+            for (kind, body) in [(3, Body::Fenced), (5, Body::Attend)] {
+                let bytes = pack(&(head.0, head.1, head.2, kind), b"");
+                prop_assert_eq!(frame(&bytes), Ok(Frame { revision, previous, body }));
+            }
+            let bytes = pack(&(head.0, head.1, head.2, 4, job.as_str(), number), b"new");
+            let body = Body::Update { job: job.clone(), grant: Revision(number), payload: "new".into() };
+            prop_assert_eq!(frame(&bytes), Ok(Frame { revision, previous, body }));
             let worker = WorkerId(number);
             for (kind, message) in
                 [(1, Control::Left(worker)), (2, Control::Reaping(worker)), (3, Control::Reaped(worker))]

@@ -15,6 +15,9 @@ pub(crate) struct Keys {
     pub(crate) deadlines: String,
     pub(crate) workers: String,
     pub(crate) inbox: String,
+    pub(crate) terms: String,
+    pub(crate) crashes: String,
+    pub(crate) quarantine: String,
     /// Channel: changes of membership, for every participant.
     pub(crate) control: String,
     /// Channel: deleted jobs whose owner has let go, for masters that wait.
@@ -39,6 +42,9 @@ impl Keys {
             deadlines: key("deadlines"),
             workers: key("workers"),
             inbox: key("inbox"),
+            terms: key("terms"),
+            crashes: key("crashes"),
+            quarantine: key("quarantine"),
             control: key("control"),
             released: key("released"),
             inbox_channel: key("inbox:"),

@@ -12,17 +12,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::options::check_terms;
 use crate::cluster::Shared;
-use crate::core::lease::Lease;
+use crate::core::lease::{Fence, Lease};
 use crate::core::queue::Delivery;
 use crate::core::view::{Command, View};
+use crate::error::Result;
 use crate::event::{Deletion, Event};
 use crate::id::{Epoch, JobId, Revision};
 use crate::job::{Dropped, Hold, Job};
-use crate::message::CloseReason;
+use crate::message::{CloseReason, Terms};
 use crate::redis::store::Store;
 
 /// How long a frame may be under way between the server's two connections to us before it counts as lost.
@@ -34,6 +36,7 @@ pub(crate) struct Desk {
     driver: Notify,
     /// Cancelled when the driver has ended.
     ended: CancellationToken,
+    drain: watch::Sender<Drain>,
     store: Arc<Store>,
     dropped: mpsc::UnboundedSender<Dropped>,
 }
@@ -45,30 +48,51 @@ pub(crate) struct State {
     pub(crate) commands: VecDeque<Command>,
     /// How far the consumer has let the worker live.
     pub(crate) wish: Wish,
+    /// On what terms the consumer has it take part.
+    pub(crate) terms: Terms,
     holds: HashMap<JobId, Arc<Hold>>,
     consumer: Option<Waker>,
 }
 
 /// What the consumer wants of the worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wish {
     /// To work.
     Serve,
+    /// To give up its jobs, and stay.
+    Drain,
     /// To leave in order; events are polled to the end.
     Terminate,
     /// To leave in order; nobody polls any more.
     Abandon,
 }
 
+/// How far a drain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drain {
+    /// There is none.
+    None,
+    /// Jobs are being given up.
+    Running,
+    /// The worker holds nothing.
+    Done,
+}
+
 impl Desk {
-    pub(crate) fn new(cluster: &Shared, sent: Instant) -> (Arc<Self>, mpsc::UnboundedReceiver<Dropped>) {
+    pub(crate) fn new(
+        cluster: &Shared,
+        terms: Terms,
+        fence: Fence,
+        sent: Instant,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Dropped>) {
         let settings = &cluster.settings;
         let (sender, receiver) = mpsc::unbounded_channel();
         let state = State {
             view: View::new(settings.release_timeout, AUDIT_GRACE),
-            lease: Lease::new(settings.lock_ttl, settings.fence_margin(), sent),
+            lease: Lease::new(settings.lock_ttl, settings.fence_margin(), fence, sent),
             commands: VecDeque::new(),
             wish: Wish::Serve,
+            terms,
             holds: HashMap::new(),
             consumer: None,
         };
@@ -76,6 +100,7 @@ impl Desk {
             state: Mutex::new(state),
             driver: Notify::new(),
             ended: CancellationToken::new(),
+            drain: watch::Sender::new(Drain::None),
             store: cluster.store.clone(),
             dropped: sender,
         };
@@ -111,7 +136,7 @@ impl Desk {
         // A process that was stopped and goes on must not hand out what it has lost meanwhile.
         let now = Instant::now();
         self.act(|state| {
-            if !state.view.is_closed() && now >= state.lease.fence_at() {
+            if !state.view.is_closed() && state.lease.is_over(now) {
                 state.view.handle_close(CloseReason::LockExpired);
                 self.driver.notify_one();
             }
@@ -186,13 +211,64 @@ impl Desk {
         self.wish(Wish::Abandon);
     }
 
-    fn wish(&self, wish: Wish) {
+    /// The worker gives up its jobs, and stays. Resolves when it holds nothing, has ended, or is to go on.
+    pub(crate) fn drain(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut progress = self.drain.subscribe();
+        let ended = self.ended.clone();
+        if self.wish(Wish::Drain) {
+            self.drain.send_if_modified(|drain| {
+                *drain == Drain::None && {
+                    *drain = Drain::Running;
+                    true
+                }
+            });
+        }
+        async move {
+            tokio::select! {
+                _ = progress.wait_for(|drain| *drain != Drain::Running) => {}
+                () = ended.cancelled() => {}
+            }
+        }
+    }
+
+    /// The worker is drained no more.
+    pub(crate) fn resume(&self) {
+        if self.wish(Wish::Serve) {
+            self.drain.send_replace(Drain::None);
+        }
+    }
+
+    /// The driver says how far it is. What was wished for meanwhile counts more.
+    pub(crate) fn note_drained(&self) {
+        self.drain.send_if_modified(|drain| {
+            *drain == Drain::Running && {
+                *drain = Drain::Done;
+                true
+            }
+        });
+    }
+
+    pub(crate) fn set_terms(&self, change: impl FnOnce(&mut Terms)) -> Result<()> {
         let mut state = self.lock();
-        if state.wish != Wish::Abandon {
+        let mut terms = state.terms;
+        change(&mut terms);
+        check_terms(&terms)?;
+        state.terms = terms;
+        drop(state);
+        self.driver.notify_one();
+        Ok(())
+    }
+
+    /// Whether it can be: who leaves, leaves.
+    fn wish(&self, wish: Wish) -> bool {
+        let mut state = self.lock();
+        let possible = wish >= state.wish || state.wish == Wish::Drain;
+        if possible {
             state.wish = wish;
         }
         drop(state);
         self.driver.notify_one();
+        possible
     }
 
     /// Takes the events in the place of a consumer that is gone, and drops them: a `Delete` that is dropped

@@ -1,8 +1,8 @@
 //! The task behind a worker: carries what the server says to the desk, and what the desk decides to the server.
 //!
 //! ```text
-//!  Serving --terminate/drop--> Draining --mark accepted, nothing held--> Leaving --left--> Close(Terminated)
-//!     |                           |                                        |
+//!  Serving <--drain, resume--> Draining --to leave, mark accepted, nothing held--> Leaving --left--> Close(Terminated
+//!     |                           |                                        |                             | Evicted)
 //!     +------ fenced: by our clock, by a refused beat, by push ------------+--> Close(LockExpired | ClusterReset)
 //! ```
 
@@ -18,13 +18,13 @@ use tokio::time::sleep_until;
 
 use super::desk::{Desk, Wish};
 use crate::cluster::Shared;
-use crate::core::lease::LeaseAction;
+use crate::core::lease::{Fence, LeaseAction};
 use crate::core::view::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, Revision};
 use crate::job::Dropped;
-use crate::message::{CloseReason, Page};
-use crate::redis::store::{BATCH_JOBS, Beat, Ended, Joined, Member};
+use crate::message::{CloseReason, DeleteReason, Order, Page, Terms};
+use crate::redis::store::{BATCH_JOBS, Beat, Ended, Joined, Lock, Member};
 use crate::shell::backoff::Backoff;
 use crate::shell::link::{Link, LinkEvent};
 use crate::shell::takeover::Takeover;
@@ -42,6 +42,13 @@ pub(super) struct Driver {
     dropped: mpsc::UnboundedReceiver<Dropped>,
     takeover: Takeover,
     phase: Phase,
+    /// Why it leaves, once it does: there is no way back.
+    leaving: Option<CloseReason>,
+    fence: Fence,
+    /// What the server knows, or is being told.
+    terms: Terms,
+    /// What the server wants of it.
+    order: Order,
     /// Commands on their way to the server. At most one batch of releases and one sync among them.
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     releases: Retry,
@@ -104,8 +111,10 @@ impl Driver {
         desk: Arc<Desk>,
         dropped: mpsc::UnboundedReceiver<Dropped>,
         joined: Joined,
+        fence: Fence,
     ) -> Self {
-        let mut takeover = Takeover::new(cluster.store.clone(), Some(member.worker));
+        let mut takeover = Takeover::new(cluster.store.clone(), &cluster.settings, Some(member.worker));
+        let terms = desk.act(|state| state.terms);
         let now = Instant::now();
         for worker in joined.due {
             takeover.handle_lock_ended(now, worker);
@@ -119,6 +128,10 @@ impl Driver {
             dropped,
             takeover,
             phase: Phase::Serving,
+            leaving: None,
+            fence,
+            terms,
+            order: Order::Resume,
             work: FuturesUnordered::new(),
             releases: Retry::new(),
             syncs: Retry::new(),
@@ -181,12 +194,40 @@ impl Driver {
         Some(wake)
     }
 
+    /// Does what the consumer and the server want of the worker; the stricter of both.
     fn follow_wish(&mut self, now: Instant) {
-        let wish = self.desk.act(|state| state.wish);
-        if wish != Wish::Serve && self.phase == Phase::Serving {
-            tracing::info!("leaving: no new jobs, and those held are given up");
-            self.phase = Phase::Draining { marked: false };
-            self.desk.act(|state| state.view.handle_drain(now));
+        let (wish, terms) = self.desk.act(|state| (state.wish, state.terms));
+        if self.leaving.is_none() {
+            self.leaving = match (wish, self.order) {
+                (Wish::Terminate | Wish::Abandon, _) => Some(CloseReason::Terminated),
+                (_, Order::Evict) => Some(CloseReason::Evicted),
+                _ => None,
+            };
+        }
+        let drained = match (self.leaving, wish, self.order) {
+            (Some(CloseReason::Evicted), _, _) => Some(DeleteReason::Evicted),
+            (Some(_), _, _) => Some(DeleteReason::Terminated),
+            (None, Wish::Drain, _) | (None, _, Order::Drain) => Some(DeleteReason::Drained),
+            (None, _, _) => None,
+        };
+        match (self.phase, drained) {
+            (Phase::Serving, Some(reason)) => {
+                tracing::info!(?reason, "no new jobs, and those held are given up");
+                self.phase = Phase::Draining { marked: false };
+                self.desk.act(|state| state.view.handle_drain(now, reason));
+                self.beat(now);
+            }
+            (Phase::Draining { .. }, None) => {
+                tracing::info!("taking jobs again");
+                self.phase = Phase::Serving;
+                self.desk.act(|state| state.view.handle_resume());
+                self.beat(now);
+            }
+            _ => {}
+        }
+        if terms != self.terms {
+            tracing::info!(?terms, "takes part on other terms");
+            self.terms = terms;
             self.beat(now);
         }
         if wish == Wish::Abandon {
@@ -208,6 +249,7 @@ impl Driver {
                     self.link.reattach();
                 }
                 Command::Release { job, grant } => self.release_queue.push((job, grant)),
+                Command::Attend => self.beat(Instant::now()),
                 Command::Cancel { .. } => {} // done at the desk
             }
         }
@@ -216,8 +258,10 @@ impl Driver {
     fn beat(&mut self, now: Instant) {
         let (cluster, member) = (self.cluster.clone(), self.member.clone());
         let draining = self.phase != Phase::Serving;
+        let lenient = self.fence == Fence::Lenient;
+        let lock = Lock { ttl: cluster.settings.lock_ttl, terms: self.terms, draining, lenient };
         self.work.push(Box::pin(async move {
-            let result = cluster.store.beat(&member, cluster.settings.lock_ttl, draining).await;
+            let result = cluster.store.beat(&member, &lock).await;
             Done::Beat { sent: now, draining, result }
         }));
     }
@@ -242,7 +286,11 @@ impl Driver {
             && self.release_queue.is_empty()
             && !self.releasing
             && self.desk.act(|state| state.view.is_drained());
-        if !drained || !self.leaves.may_go(now) {
+        if !drained {
+            return;
+        }
+        self.desk.note_drained();
+        if self.leaving.is_none() || !self.leaves.may_go(now) {
             return;
         }
         self.phase = Phase::Leaving;
@@ -355,7 +403,7 @@ impl Driver {
             }
             Done::Left { result: Ok(()) } => {
                 tracing::info!("left the cluster");
-                self.desk.close(CloseReason::Terminated);
+                self.desk.close(self.leaving.unwrap_or(CloseReason::Terminated));
             }
             Done::Left { result: Err(error) } => {
                 tracing::warn!(%error, "could not say that the worker leaves; tried again until the lock ends");
@@ -379,9 +427,12 @@ impl Driver {
                     state.lease.handle_accepted(sent);
                     state.view.handle_audit(now, beat.inbox, beat.lifted);
                 });
+                self.order = beat.order;
+                self.takeover.handle_contact(now);
                 self.takeover.handle_rank(beat.rank);
                 self.takeover.handle_due(now, beat.due);
                 self.takeover.handle_waiting(beat.waiting);
+                self.takeover.handle_turn();
                 if draining && self.phase == (Phase::Draining { marked: false }) {
                     self.phase = Phase::Draining { marked: true };
                 }
@@ -390,6 +441,7 @@ impl Driver {
             Ok(Err(_)) => {} // it has left meanwhile
             Err(error) => {
                 tracing::warn!(%error, "a heartbeat was not answered");
+                self.takeover.handle_lost();
                 self.desk.act(|state| state.lease.handle_failed(now));
                 if !self.beat_failing {
                     self.beat_failing = true;

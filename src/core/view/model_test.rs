@@ -183,6 +183,7 @@ impl Server {
                 job: job.clone(),
                 grant: Revision(record.grant),
                 born: Revision(record.born),
+                changed: Revision(0),
                 state: if record.releasing {
                     RowState::Releasing
                 } else {
@@ -353,7 +354,7 @@ impl World {
             }
             Op::Drain => {
                 self.server.draining = true; // the mark, before anything is released
-                self.view.handle_drain(self.now);
+                self.view.handle_drain(self.now, DeleteReason::Terminated);
             }
         }
         self.carry_out();

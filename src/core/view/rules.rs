@@ -29,7 +29,13 @@ fn job(id: &str) -> JobId {
 
 fn active(id: &str, grant: u64) -> Row {
     let payload = Some(Bytes::from_static(b"p"));
-    Row { job: job(id), grant: Revision(grant), born: Revision(grant), state: RowState::Active(payload) }
+    Row {
+        job: job(id),
+        grant: Revision(grant),
+        born: Revision(grant),
+        changed: Revision(0),
+        state: RowState::Active(payload),
+    }
 }
 
 /// As the server answers for a grant that is not after `since`.
@@ -511,7 +517,7 @@ fn a_frame_that_a_heartbeat_told_of_may_be_late_and_then_is_lost() {
 fn a_worker_that_leaves_ends_all_and_takes_nothing_new() {
     let mut bench = Bench::holding();
     bench.add("b", 12, 11);
-    bench.view.handle_drain(bench.now);
+    bench.view.handle_drain(bench.now, DeleteReason::Terminated);
     bench.add("c", 13, 12);
     let mut commands = bench.commands();
     commands.sort();

@@ -31,7 +31,7 @@ fn delete(previous: u64, revision: u64, job: &str, grant: u64) -> Frame {
 }
 
 fn row(job: &str, grant: u64, state: RowState) -> Row {
-    Row { job: id(job), grant: Revision(grant), born: Revision(grant), state }
+    Row { job: id(job), grant: Revision(grant), born: Revision(grant), changed: Revision(0), state }
 }
 
 /// An active job as a page has it when its payload was asked for.
@@ -343,7 +343,7 @@ fn a_job_that_a_snapshot_does_not_list_is_deleted_and_one_that_waits_is_never_ad
 fn a_draining_view_deletes_what_it_holds_and_hands_back_what_comes() {
     let mut bench = Bench::holding();
     bench.frame(add(11, 12, "b"));
-    bench.view.handle_drain(bench.now);
+    bench.view.handle_drain(bench.now, DeleteReason::Terminated);
     assert_eq!(bench.releases(), ["b 12"], "its Add was not polled");
     assert_eq!(bench.poll(), ["-a 11"]);
     bench.frame(add(12, 13, "c"));
@@ -424,7 +424,7 @@ fn a_waiting_assignment_that_is_deleted_is_never_seen_and_released_when_the_hand
 fn a_draining_view_hands_back_a_job_only_when_older_handles_of_it_are_dropped() {
     let mut bench = Bench::holding();
     bench.frame(add(11, 12, "a"));
-    bench.view.handle_drain(bench.now);
+    bench.view.handle_drain(bench.now, DeleteReason::Terminated);
     bench.frame(add(12, 13, "a"));
     assert_eq!(bench.poll(), ["-a 11"]);
     assert!(bench.releases().is_empty());
@@ -814,7 +814,7 @@ fn hostile() -> impl Strategy<Value = Hostile> {
                     2 => RowState::Active(None),
                     _ => RowState::Active(Some(payload)),
                 };
-                let row = Row { job, grant: Revision(c), born: Revision(d), state };
+                let row = Row { job, grant: Revision(c), born: Revision(d), changed: Revision(a), state };
                 let rows = if too { vec![row] } else { vec![] };
                 let next = (kind == 2).then_some(Cursor(d));
                 let page =
@@ -855,7 +855,7 @@ proptest! {
                 Some(Hostile::Released(grant, mine)) => bench.view.handle_released(&a, Revision(grant), mine),
                 Some(Hostile::Failed(request)) => bench.view.handle_sync_failed(request),
                 Some(Hostile::Pass) => bench.pass(RELEASE_TIMEOUT / 2),
-                Some(Hostile::Drain) => bench.view.handle_drain(now),
+                Some(Hostile::Drain) => bench.view.handle_drain(now, DeleteReason::Terminated),
                 Some(Hostile::Poll) => poll = true,
                 None => bench.view.handle_close(CloseReason::Terminated),
             }

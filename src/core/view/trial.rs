@@ -156,7 +156,7 @@ impl Server {
                 let payload = (record.grant > since.get()).then(|| Bytes::from_static(b"p"));
                 let state = if record.releasing { RowState::Releasing } else { RowState::Active(payload) };
                 let (grant, born) = (Revision(record.grant), Revision(record.born));
-                (record.grant % SPAN, Row { job: job.clone(), grant, born, state })
+                (record.grant % SPAN, Row { job: job.clone(), grant, born, changed: Revision(0), state })
             })
             .filter(|(residue, _)| cursor.is_none_or(|cursor| *residue > cursor.0))
             .collect();
@@ -346,7 +346,7 @@ impl Trial {
             Step::Drain => {
                 self.draining = true;
                 self.server.draining = true;
-                self.view.handle_drain(self.now);
+                self.view.handle_drain(self.now, DeleteReason::Terminated);
             }
             Step::Close => {
                 self.closing = true;

@@ -2,7 +2,8 @@
 --
 -- An id that is there already is left alone. One that was deleted, but whose owner still lets go, waits for that.
 -- `not_after` makes a late copy harmless: what the caller gave up on is never carried out later.
--- Not done on purpose: looking whether the worker's lock has ended. A dead worker's jobs move at its reap.
+-- Not done on purpose: looking whether the worker's lock has ended. A dead worker's jobs move at its reap. Nor is a
+-- worker's rate heeded: that is for jobs that move by the thousand.
 --
 -- KEYS[1] rev
 -- KEYS[2] jobs
@@ -11,37 +12,57 @@
 -- KEYS[5] pending
 -- KEYS[6] load
 -- KEYS[7] inbox
+-- KEYS[8] terms
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] not_after   us by the server's clock
--- ARGV[3...] job, payload   pairs
+-- ARGV[3] most   jobs that the cluster may have
+-- ARGV[4...] job, payload   pairs
 -- Returns {n, code, born, code, born, ...}: 0 exists, 1 assigned, 2 pending, 3 waits for a release, 4 left alone, as
 --   its record cannot be read (born 0); born: its add's revision
--- Errors LATE <now_us>: the server's clock is past not_after; nothing was done
+-- Errors LATE <now_us>: the server's clock is past not_after; LIMIT <jobs>: there would be more than `most`; either way
+--   nothing was done
 -- Publishes an `add` frame for each assigned job
 
-K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 K.inbox_channel = ARGV[1]
-local not_after = tonumber(ARGV[2])
+local not_after, most = tonumber(ARGV[2]), tonumber(ARGV[3])
 
 if now_us > not_after then
   return redis.error_reply('LATE ' .. int(now_us))
 end
+local count = redis.call('HLEN', K.owner)
+if count + (#ARGV - 3) / 2 > most then
+  local new = 0
+  for i = 4, #ARGV, 2 do
+    new = new + 1 - redis.call('HEXISTS', K.owner, ARGV[i])
+  end
+  if new > 0 and count + new > most then
+    return redis.error_reply('LIMIT ' .. int(count))
+  end
+end
 
-local reply = { (#ARGV - 2) / 2 }
-for i = 3, #ARGV, 2 do
+local reply = { (#ARGV - 3) / 2 }
+for i = 4, #ARGV, 2 do
   local job, payload = ARGV[i], ARGV[i + 1]
-  local state, worker, grant, born = owner_of(job)
+  local state, holder, grant, born = owner_of(job)
   local code = 0
   if not state then
     local rev = tick()
     born = int(rev)
     redis.call('HSET', K.jobs, job, payload)
-    code = assign(job, born, payload, rev) and 1 or 2
+    local worker, load, terms = choose(false, 0)
+    if worker then
+      hand(job, born, nil, payload, rev, 0, worker, load, terms)
+      code = 1
+    else
+      wait(job, born, nil)
+      code = 2
+    end
   elseif state == 'r' and born == '0' then
     born = int(tick())
     redis.call('HSET', K.jobs, job, payload)
-    redis.call('HSET', K.owner, job, 'r ' .. worker .. ' ' .. grant .. ' ' .. born)
+    write_owner(job, 'r', holder, grant, born, nil)
     code = 3
   elseif state == '?' then
     code = 4

@@ -1,7 +1,8 @@
 -- beat: extends a worker's lock, and tells it what it would miss if every notification were lost.
 --
 -- A lock that is gone before its deadline (evicted, or deleted by hand) is set again: the deadline says
--- when a lock ends, its key only announces it. Not done on purpose: reviving a lock past its deadline.
+-- when a lock ends, its key only announces it. Past the deadline it is only revived for a worker that is lenient,
+-- and only as long as nobody has reaped it.
 --
 -- KEYS[1] meta
 -- KEYS[2] workers
@@ -10,21 +11,26 @@
 -- KEYS[5] inbox
 -- KEYS[6] pending
 -- KEYS[7] lock   of this worker
+-- KEYS[8] terms
+-- KEYS[9] assigned
 -- ARGV[1] incarnation
 -- ARGV[2] worker
 -- ARGV[3] ttl   ms
--- ARGV[4] draining   1: no new job, from now on
--- Returns {1, inbox, lifted, rank, other, other_ms, waiting}
+-- ARGV[4] draining   1: no new job
+-- ARGV[5] terms   "<weight> <capacity> <rate>"
+-- ARGV[6] lenient   1: revive the lock
+-- Returns {1, inbox, lifted, rank, other, other_ms, waiting, order}
 --   inbox: revision of the last frame sent to this worker; rank: how many workers act before it;
 --   other, other_ms: the worker whose lock ends first, and in how long (0, 0: none);
---   waiting: jobs without a worker although there is one with room
+--   waiting: jobs without a worker although there is one with room; order: 0 none, 1 drain, 2 evict
 --   {0, why} where the lock has ended: 1 the number is dead, 2 the deadline has passed, 3 another cluster
 -- Errors none
 -- Publishes nothing
 
 K.meta, K.workers, K.deadlines, K.load = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-K.inbox, K.pending, K.lock = KEYS[5], KEYS[6], KEYS[7]
+K.inbox, K.pending, K.lock, K.terms, K.assigned = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local incarnation, worker, ttl, draining = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
+local terms, lenient = ARGV[5], ARGV[6] == '1'
 
 local meta = redis.call('HMGET', K.meta, 'incarnation', 'lifted')
 if meta[1] ~= incarnation then
@@ -34,7 +40,7 @@ if redis.call('HEXISTS', K.workers, worker) == 0 then
   return { 0, 1 }
 end
 local alive = redis.call('EXISTS', K.lock) == 1
-if not alive and now_ms >= tonumber(redis.call('ZSCORE', K.deadlines, worker) or '0') then
+if not alive and not lenient and now_ms >= tonumber(redis.call('ZSCORE', K.deadlines, worker) or '0') then
   return { 0, 2 }
 end
 
@@ -44,12 +50,21 @@ else
   redis.call('SET', K.lock, incarnation, 'PX', ttl)
 end
 redis.call('ZADD', K.deadlines, int(now_ms + ttl), worker)
-if draining then
-  redis.call('ZREM', K.load, worker)
+
+local current = redis.call('HMGET', K.terms, worker, worker .. ':order')
+local order = current[2] == 'evict' and 2 or current[2] == 'drain' and 1 or 0
+local rank = redis.call('ZRANK', K.load, worker)
+if draining or order > 0 then
+  if current[1] or rank then
+    dismiss(worker)
+  end
+  rank = nil
+elseif current[1] ~= terms or not rank then
+  admit(worker, terms)
+  rank = redis.call('ZRANK', K.load, worker)
 end
 
-local with_room = redis.call('ZCARD', K.load)
-local rank = redis.call('ZRANK', K.load, worker) or with_room
-local waiting = with_room > 0 and redis.call('ZCARD', K.pending) or 0
+local waiting = has_room() and redis.call('ZCARD', K.pending) or 0
 local other, other_ms = earliest_but(worker)
-return { 1, tonumber(redis.call('HGET', K.inbox, worker) or '0'), tonumber(meta[2] or '0'), rank, other, other_ms, waiting }
+return { 1, tonumber(redis.call('HGET', K.inbox, worker) or '0'), tonumber(meta[2] or '0'),
+  rank or redis.call('ZCARD', K.load), other, other_ms, waiting, order }

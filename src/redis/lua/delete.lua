@@ -8,6 +8,9 @@
 -- KEYS[3] owner
 -- KEYS[4] pending
 -- KEYS[5] inbox
+-- KEYS[6] terms
+-- KEYS[7] crashes
+-- KEYS[8] quarantine
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] not_after   us by the server's clock
 -- ARGV[3...] job, born   pairs
@@ -17,9 +20,9 @@
 -- Publishes a `delete` frame to the owner of each job that is now marked
 
 K.rev, K.jobs, K.owner, K.pending, K.inbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+K.terms, K.crashes, K.quarantine = KEYS[6], KEYS[7], KEYS[8]
 K.inbox_channel = ARGV[1]
 local not_after = tonumber(ARGV[2])
-local REMOVED = 1
 
 if now_us > not_after then
   return redis.error_reply('LATE ' .. int(now_us))
@@ -36,16 +39,19 @@ for i = 3, #ARGV, 2 do
     code = 2 -- deleted already
   elseif state and (meant == '0' or meant == born) then
     redis.call('HDEL', K.jobs, job)
-    if state == 'p' then
+    redis.call('HDEL', K.crashes, job)
+    if state == 'p' or state == 'q' then
       redis.call('HDEL', K.owner, job)
-      redis.call('ZREM', K.pending, job)
+      redis.call('ZREM', state == 'p' and K.pending or K.quarantine, job)
       code = 1
     else
-      redis.call('HSET', K.owner, job, 'r ' .. worker .. ' ' .. grant .. ' 0')
+      write_owner(job, 'r', worker, grant, '0')
       code = 2
     end
     if state == 'a' then
       send(worker, tick(), { 0, 0, 0, DELETE, job, tonumber(grant), REMOVED })
+    elseif state == 'm' and redis.call('HINCRBY', K.terms, worker .. ':moving', -1) <= 0 then
+      redis.call('HDEL', K.terms, worker .. ':moving')
     end
   end
   reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = code, tonumber(worker or 0), tonumber(grant or 0)

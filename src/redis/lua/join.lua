@@ -1,6 +1,9 @@
 -- join: a worker with a reserved number, whose subscriptions are confirmed, takes part.
 -- It starts empty and asks `sync` for its first snapshot: there is one road to a snapshot.
 --
+-- A worker with a name is the heir of the last one of that name: it gets that one's jobs as they are let go of. If that
+-- one is alive it is told to go, or the newcomer is refused, as the newcomer wishes.
+--
 -- Run twice it renews the lock and nothing more. A number that was reaped or has left does not come back.
 --
 -- KEYS[1] meta
@@ -11,35 +14,64 @@
 -- KEYS[6] inbox
 -- KEYS[7] pending
 -- KEYS[8] lock   of this worker
+-- KEYS[9] terms
+-- KEYS[10] assigned
 -- ARGV[1] incarnation
 -- ARGV[2] worker   its number
 -- ARGV[3] ttl   ms
+-- ARGV[4] terms   "<weight> <capacity> <rate>"
+-- ARGV[5] inbox channel   prefix, the worker's number follows
+-- ARGV[6] name   empty for none
+-- ARGV[7] grace   ms for which its jobs are kept for one of the same name, once its lock has ended
+-- ARGV[8] usurp   1: a living worker of the same name is told to go
 -- Returns {1, pending, due worker, ...} with at most 16 workers whose lock has ended; the caller reaps them.
---   {0, why} where it may not: 1 the number is dead, 3 the cluster is another one now
+--   {0, why, ms} where it may not: 1 the number is dead, 3 the cluster is another one now, 5 the name is a living
+--   worker's, whose lock ends in `ms`
 -- Errors none
--- Publishes nothing
+-- Publishes an `attend` frame to a living worker of the same name
 
 K.meta, K.rev, K.workers, K.deadlines, K.load = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-K.inbox, K.pending, K.lock = KEYS[6], KEYS[7], KEYS[8]
-local incarnation, worker, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
+K.inbox, K.pending, K.lock, K.terms, K.assigned = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+K.inbox_channel = ARGV[5]
+local incarnation, worker, ttl, terms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local name, grace, usurp = ARGV[6], ARGV[7], ARGV[8] == '1'
 
 if redis.call('HGET', K.meta, 'incarnation') ~= incarnation then
-  return { 0, 3 }
+  return { 0, 3, 0 }
 end
 local deadline = tonumber(redis.call('ZSCORE', K.deadlines, worker) or '0')
 if redis.call('HEXISTS', K.workers, worker) == 0 or now_ms >= deadline then
-  return { 0, 1 }
+  return { 0, 1, 0 }
+end
+local last = name ~= '' and redis.call('HGET', K.terms, 'name:' .. name)
+last = last and last ~= worker and last
+if last then
+  local ends = tonumber(redis.call('ZSCORE', K.deadlines, last) or '0')
+  local alive = redis.call('HEXISTS', K.workers, last) == 1 and now_ms < ends
+  if alive and not usurp then
+    return { 0, 5, ends - now_ms }
+  end
+  redis.call('HSET', K.terms, last .. ':heir', worker)
+  if alive then
+    redis.call('HSET', K.terms, last .. ':order', 'evict')
+    dismiss(last)
+    send(last, tick(), { 0, 0, 0, ATTEND })
+  elseif ends > 0 then
+    redis.call('ZADD', K.deadlines, int(math.min(ends, now_ms)), last)
+  end
 end
 
 redis.call('SET', K.lock, incarnation, 'PX', ttl)
 redis.call('ZADD', K.deadlines, int(now_ms + ttl), worker)
 if redis.call('HEXISTS', K.inbox, worker) == 0 then
   -- The chain of frames starts at a revision of its own, so that no older number's chain fits it.
-  local start = int(tick())
-  redis.call('HSET', K.inbox, worker, start)
-  redis.call('SET', K.rev, start)
-  redis.call('ZADD', K.load, 0, worker)
+  redis.call('HSET', K.inbox, worker, int(tick()))
+  admit(worker, terms)
+  if name ~= '' then
+    redis.call('HSET', K.terms, 'name:' .. name, worker, worker .. ':name', grace .. ' ' .. name)
+  end
 end
+commit()
 
 local reply = { 1, redis.call('ZCARD', K.pending) }
 for _, due in ipairs(redis.call('ZRANGE', K.deadlines, 0, int(now_ms), 'BYSCORE', 'LIMIT', 0, 16)) do

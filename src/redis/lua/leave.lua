@@ -9,10 +9,12 @@
 -- KEYS[5] pending
 -- KEYS[6] load
 -- KEYS[7] inbox
--- KEYS[8] deadlines
--- KEYS[9] workers
--- KEYS[10] lock   of this worker
--- KEYS[11] meta
+-- KEYS[8] terms
+-- KEYS[9] crashes
+-- KEYS[10] deadlines
+-- KEYS[11] workers
+-- KEYS[12] lock   of this worker
+-- KEYS[13] meta
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] released channel
 -- ARGV[3] control channel
@@ -23,9 +25,9 @@
 -- Errors none
 -- Publishes `left` on the control channel, an `add` frame for each job that went on, `released` for each that was deleted
 
-K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-K.deadlines, K.workers, K.lock, K.meta = KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crashes =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+K.deadlines, K.workers, K.lock, K.meta = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 K.inbox_channel, K.released_channel, K.control_channel = ARGV[1], ARGV[2], ARGV[3]
 local worker, limit, incarnation = ARGV[4], tonumber(ARGV[5]), ARGV[6]
 
@@ -35,10 +37,11 @@ end
 
 redis.call('HDEL', K.workers, worker)
 redis.call('HDEL', K.inbox, worker)
-redis.call('ZREM', K.load, worker)
+dismiss(worker)
 local moved, left = evict(worker, limit)
 if left == 0 then
   redis.call('ZREM', K.deadlines, worker)
+  forget(worker)
   announce(LEFT, worker)
   redis.call('DEL', K.lock)
 end

@@ -1,4 +1,4 @@
--- place: gives waiting jobs, the oldest first, to the least loaded workers.
+-- place: gives waiting jobs, the oldest first, to the least loaded workers, at the pace that each takes.
 --
 -- KEYS[1] rev
 -- KEYS[2] jobs
@@ -7,28 +7,20 @@
 -- KEYS[5] pending
 -- KEYS[6] load
 -- KEYS[7] inbox
+-- KEYS[8] terms
+-- KEYS[9] crashes
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] limit   jobs
--- Returns {placed, waiting} with waiting = 0 where no worker has room
+-- Returns {placed, waiting, pause}: waiting = 0 where no worker has room; pause: ms after which those with room take
+--   more, 0 if at once
 -- Errors none
 -- Publishes an `add` frame for each job placed
 
-K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crashes =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 K.inbox_channel = ARGV[1]
 local limit = tonumber(ARGV[2])
 
-if redis.call('ZCARD', K.load) == 0 then
-  return { 0, 0 }
-end
-local jobs = redis.call('ZRANGE', K.pending, 0, limit - 1)
-for _, job in ipairs(jobs) do
-  local state, _, _, born = owner_of(job)
-  redis.call('ZREM', K.pending, job)
-  if state == 'p' then
-    assign(job, born, redis.call('HGET', K.jobs, job) or '')
-  end
-end
-
+local placed = fill(limit)
 commit()
-return { #jobs, redis.call('ZCARD', K.pending) }
+return { placed, has_room() and redis.call('ZCARD', K.pending) or 0, math.ceil(pause or 0) }

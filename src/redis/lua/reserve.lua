@@ -12,15 +12,19 @@
 -- ARGV[1] incarnation   the cluster that the caller means
 -- ARGV[2] ttl   ms until the reservation lapses
 -- ARGV[3] info   what the worker says of itself: a MessagePack map, opaque here
--- Returns {1, number}, or {0} where the cluster is another one now
+-- ARGV[4] most   workers that the cluster may have
+-- Returns {1, number}; {0, 3} where the cluster is another one now; {0, 4} where there are as many workers already
 -- Errors none
 -- Publishes nothing
 
 K.meta, K.workers, K.deadlines = KEYS[1], KEYS[2], KEYS[3]
-local incarnation, ttl, info = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local incarnation, ttl, info, most = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 
 if redis.call('HGET', K.meta, 'incarnation') ~= incarnation then
-  return { 0 }
+  return { 0, 3 }
+end
+if redis.call('ZCARD', K.deadlines) >= most then
+  return { 0, 4 }
 end
 
 local number

@@ -1,6 +1,7 @@
 -- sync: one page of what a worker holds, as the server sees it. Reads only.
 --
--- A payload is sent only for a grant after `since`: an older one the worker has seen, and holds or hands back.
+-- A payload is sent only for a grant or an update after `since`: an older one the worker has seen, and holds or hands
+-- back.
 -- A page ends at `limit` rows or about `max_bytes` of payload, but never between two rows of equal score.
 --
 -- KEYS[1] meta
@@ -16,9 +17,9 @@
 -- ARGV[4] cursor   residue (grant mod 2^26) after which to go on, -1 to begin
 -- ARGV[5] limit   rows
 -- ARGV[6] max_bytes
--- Returns {1, revision, inbox, lifted, next, job, grant, born, state, payload, job, ...}
---   next: the cursor of the following page, -1 if this was the last;
---   state: 0 releasing, 1 active without payload, 2 active with payload
+-- Returns {1, revision, inbox, lifted, next, job, grant, born, changed, state, payload, job, ...}
+--   next: the cursor of the following page, -1 if this was the last; changed: revision of its last update, 0 if none;
+--   state: 0 releasing as it was deleted, 1 active without payload, 2 active with payload, 3 releasing to move
 --   {0, why}: 1 the number is dead, 3 another cluster
 -- Errors none
 -- Publishes nothing
@@ -57,16 +58,17 @@ for i = 1, #rows, 2 do
     break
   end
   last = score
-  local state, holder, grant, born = owner_of(job)
+  local state, holder, grant, born, changed = owner_of(job)
   if holder == worker then
-    local code, payload = state == 'r' and 0 or 1, ''
-    if state == 'a' and tonumber(grant) > since then
+    local code, payload = state == 'r' and 0 or state == 'm' and 3 or 1, ''
+    changed = tonumber(changed or '0')
+    if state == 'a' and math.max(tonumber(grant), changed) > since then
       code, payload = 2, redis.call('HGET', K.jobs, job) or ''
       bytes = bytes + #payload
     end
     local n = #reply
     reply[n + 1], reply[n + 2], reply[n + 3] = job, tonumber(grant), tonumber(born)
-    reply[n + 4], reply[n + 5] = code, payload
+    reply[n + 4], reply[n + 5], reply[n + 6] = changed, code, payload
   end
 end
 if full then

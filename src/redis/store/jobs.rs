@@ -1,4 +1,6 @@
-//! Jobs: add, delete, release, place.
+//! Jobs: add, update, delete, release, place, rebalance, requeue.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -29,23 +31,36 @@ pub(crate) enum DeleteCode {
     },
 }
 
+/// What became of a new payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UpdateCode {
+    Unknown,
+    /// Its owner is told.
+    Told,
+    /// It is there for the next owner.
+    Stored,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placed {
     pub(crate) placed: u64,
     /// How many still wait although a worker has room.
     pub(crate) waiting: u64,
+    /// After how long those with room take more.
+    pub(crate) pause: Duration,
 }
 
 /// A latest time for what may run at any time.
 const NEVER_LATE: u64 = 1 << 52;
 
 impl Store {
-    /// Adds one batch. Each job's answer has the revision of its add, or of the one that was there before.
-    pub(crate) async fn add(&self, jobs: &[(JobId, Bytes)]) -> Result<Vec<(AddCode, Revision)>> {
+    /// Adds one batch. Each job's answer has the revision of its add, or of the one that was there before. `most`: how
+    /// many jobs the cluster may have.
+    pub(crate) async fn add(&self, jobs: &[(JobId, Bytes)], most: u64) -> Result<Vec<(AddCode, Revision)>> {
         let k = &self.keys;
-        let keys = self.moving_keys();
+        let keys = [&*k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox, &k.terms];
         let args = |not_after| {
-            let mut args = vec![arg(&k.inbox_channel), num(not_after)];
+            let mut args = vec![arg(&k.inbox_channel), num(not_after), num(most)];
             for (job, payload) in jobs {
                 args.extend([arg(job.as_str()), payload.clone()]);
             }
@@ -68,10 +83,36 @@ impl Store {
         Ok(codes)
     }
 
+    /// Gives one batch of jobs new payloads.
+    pub(crate) async fn update(&self, jobs: &[(JobId, Bytes)]) -> Result<Vec<UpdateCode>> {
+        let k = &self.keys;
+        let keys = [&*k.rev, &k.jobs, &k.owner, &k.inbox];
+        let args = |not_after| {
+            let mut args = vec![arg(&k.inbox_channel), num(not_after)];
+            for (job, payload) in jobs {
+                args.extend([arg(job.as_str()), payload.clone()]);
+            }
+            args
+        };
+        let mut reply = self.run_in_time("updating jobs", &script::UPDATE, &keys, args).await?;
+        reply.int()?;
+        let mut codes = Vec::with_capacity(jobs.len());
+        for _ in jobs {
+            codes.push(match reply.int()? {
+                0 => UpdateCode::Unknown,
+                1 => UpdateCode::Told,
+                2 => UpdateCode::Stored,
+                // 3: its record cannot be read. The rest of the batch was done.
+                _ => return Err(reply.unexpected()),
+            });
+        }
+        Ok(codes)
+    }
+
     /// Deletes one batch, each by the revision of the add that is meant; `None` means what is there now.
     pub(crate) async fn delete(&self, jobs: &[(JobId, Option<Revision>)]) -> Result<Vec<DeleteCode>> {
         let k = &self.keys;
-        let keys = [&*k.rev, &k.jobs, &k.owner, &k.pending, &k.inbox];
+        let keys = [&*k.rev, &k.jobs, &k.owner, &k.pending, &k.inbox, &k.terms, &k.crashes, &k.quarantine];
         let named = jobs.iter().all(|(_, born)| born.is_some());
         let args = |not_after| {
             let mut args = vec![arg(&k.inbox_channel), num(if named { NEVER_LATE } else { not_after })];
@@ -115,6 +156,34 @@ impl Store {
         let keys = self.moving_keys();
         let args = vec![arg(&k.inbox_channel), num(BATCH_JOBS as u64)];
         let mut reply = self.run("giving out waiting jobs", &script::PLACE, &keys, args).await?;
-        Ok(Placed { placed: reply.int()?, waiting: reply.int()? })
+        let (placed, waiting) = (reply.int()?, reply.int()?);
+        Ok(Placed { placed, waiting, pause: Duration::from_millis(reply.int()?) })
+    }
+
+    /// One step of rebalancing. Returns how many jobs are to move: if that is a full batch, there may be more to this step.
+    pub(crate) async fn rebalance(&self, share: f64, hysteresis: f64, delay: Duration) -> Result<usize> {
+        let k = &self.keys;
+        let keys = [&*k.rev, &k.owner, &k.assigned, &k.load, &k.inbox, &k.terms];
+        let thousandths = |part: f64| num((part * 1000.0).round() as u64);
+        let args = vec![
+            arg(&k.inbox_channel),
+            thousandths(share),
+            thousandths(hysteresis),
+            num(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+            num(BATCH_JOBS as u64),
+        ];
+        let mut reply = self.run("rebalancing", &script::REBALANCE, &keys, args).await?;
+        reply.int().map(|marked| marked as usize)
+    }
+
+    /// Gives one batch of quarantined jobs another chance. `false`: it was not in quarantine.
+    pub(crate) async fn requeue(&self, jobs: &[JobId]) -> Result<Vec<bool>> {
+        let k = &self.keys;
+        let keys = [&self.moving_keys()[..], &[&*k.quarantine]].concat();
+        let mut args = vec![arg(&k.inbox_channel)];
+        args.extend(jobs.iter().map(|job| arg(job.as_str())));
+        let mut reply = self.run("requeueing jobs", &script::REQUEUE, &keys, args).await?;
+        reply.int()?;
+        jobs.iter().map(|_| reply.int().map(|code| code == 1)).collect()
     }
 }

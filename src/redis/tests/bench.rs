@@ -23,10 +23,10 @@ use fred::types::{Builder, Value};
 
 use crate::error::Result;
 use crate::id::{JobId, Revision, WorkerId};
-use crate::message::{Body, SPAN};
+use crate::message::{Body, SPAN, Terms};
 use crate::redis::connect::Commands;
 use crate::redis::script::Script;
-use crate::redis::store::{AddCode, DeleteCode, Member, Store};
+use crate::redis::store::{AddCode, DeleteCode, Entry, Lock, Member, Store};
 use crate::test_server::{Connection, RedisServer, Reply};
 use crate::wire::frame;
 use crate::wire::keys::Keys;
@@ -53,6 +53,18 @@ pub(super) struct Bench {
     seen: BTreeMap<String, String>,
     revisions: BTreeMap<u64, String>,
 }
+
+/// As a worker joins that has no wishes.
+pub(super) fn entry(ttl: Duration) -> Entry {
+    Entry { ttl, terms: TERMS, name: None, usurp: false }
+}
+
+/// As such a worker's heartbeat.
+pub(super) fn lock(ttl: Duration, draining: bool) -> Lock {
+    Lock { ttl, terms: TERMS, draining, lenient: false }
+}
+
+const TERMS: Terms = Terms { weight: 1, capacity: None, takeover_rate: None };
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -100,19 +112,19 @@ impl Bench {
     }
 
     pub(super) async fn reserved(&self) -> Member {
-        let number = self.store.reserve(&self.incarnation, RESERVED, b"\x80 info".to_vec()).await;
-        let worker = number.expect("an answer").expect("this cluster");
+        let number = self.store.reserve(&self.incarnation, RESERVED, b"\x80 info".to_vec(), 100).await;
+        let worker = number.expect("an answer").expect("there is room");
         Member { worker, incarnation: self.incarnation.clone() }
     }
 
     pub(super) async fn joined(&self) -> Member {
         let member = self.reserved().await;
-        self.store.join(&member, JOINED).await.expect("an answer").expect("it may join");
+        self.store.join(&member, &entry(JOINED)).await.expect("an answer").expect("it may join");
         member
     }
 
     pub(super) async fn add(&self, job: &str, payload: &'static str) -> (AddCode, Revision) {
-        self.store.add(&[(id(job), Bytes::from(payload))]).await.expect("an answer")[0]
+        self.store.add(&[(id(job), Bytes::from(payload))], 1_000).await.expect("an answer")[0]
     }
 
     pub(super) async fn delete(&self, job: &str, born: Option<Revision>) -> DeleteCode {

@@ -1,11 +1,14 @@
--- base: what every script shares: its keys, the server's clock, the revision.
+-- base: what every script shares: its keys, the server's clock, the revision, the records.
 --
--- A script names its inputs into K first. Nothing here writes but commit().
+-- A script names its inputs into K first. Nothing here writes.
 
 local K = {}
 
 -- One worker's assignments are one range of {p}:assigned: score = number * SPAN + grant mod SPAN.
 local SPAN = 67108864 -- 2^26
+
+-- What a worker without room has on top of its load in {p}:load, so that it comes after all that have some.
+local FULL = 4294967296 -- 2^32
 
 -- Numbers go to the server as text without exponent or fraction: tostring() turns to 1e+15 at 1e14.
 local function int(n)
@@ -26,19 +29,35 @@ local function tick()
   return revision
 end
 
--- "<state> <worker> <grant> <born>", see PROTOCOL.md; nil where there is no such job.
--- A record of another form has state '?' and nothing else: somebody may hold that job, so it is not free.
+-- "<state> <worker> <grant> <born>", and " <changed>" if it was updated, see PROTOCOL.md; nil where there is no such
+-- job. A record of another form has state '?' and nothing else: somebody may hold that job, so it is not free.
 local function owner_of(job)
   local record = redis.call('HGET', K.owner, job)
   if not record then
     return nil
   end
-  local state, worker, grant, born = string.match(record, '^([par]) (%d+) (%d+) (%d+)$')
-  return state or '?', worker, grant, born
+  local state, worker, grant, born, changed = string.match(record, '^([parmq]) (%d+) (%d+) (%d+) ?(%d*)$')
+  return state or '?', worker, grant, born, changed ~= '' and changed or nil
+end
+
+local function write_owner(job, state, worker, grant, born, changed)
+  local record = state .. ' ' .. worker .. ' ' .. grant .. ' ' .. born
+  redis.call('HSET', K.owner, job, changed and record .. ' ' .. changed or record)
 end
 
 local function score_of(worker, grant)
   return int(worker * SPAN + grant % SPAN)
+end
+
+-- The scores of one worker's assignments: from, to.
+local function range_of(worker)
+  return int(worker * SPAN), '(' .. int((worker + 1) * SPAN)
+end
+
+-- Whether a job that waits could be given to somebody.
+local function has_room()
+  local first = redis.call('ZRANGE', K.load, 0, 0, 'WITHSCORES')
+  return first[2] ~= nil and tonumber(first[2]) < FULL
 end
 
 -- When another lock ends: the earliest worker but `me`, and in how many ms; 0, 0 where there is none.

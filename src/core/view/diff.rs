@@ -1,0 +1,146 @@
+//! The end of a sync: the slots are made what the snapshot says, and what follows from the difference.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::View;
+use super::slot::{Stage, Then};
+use crate::core::queue::Handover;
+use crate::id::{Epoch, JobId, Revision};
+use crate::message::{Body, DeleteReason, Row, RowState};
+
+impl View {
+    /// The whole snapshot is there: make the slots what it says, then take in the frames that waited.
+    pub(super) fn finish_sync(&mut self, now: Instant) {
+        let Some(sync) = self.sync.take() else { return };
+        let Some((first, mut rows, coverage)) = sync.finish(self.lifted) else { return };
+        let lifted = first.lifted > self.lifted;
+        self.lifted = first.lifted;
+
+        let known: Vec<(JobId, Revision)> =
+            self.slots.iter().map(|(job, slot)| (job.clone(), slot.newest())).collect();
+        for (job, grant) in known {
+            match rows.remove(&job) {
+                Some(row) if row.grant == grant => self.keep(now, row, lifted),
+                // Another assignment of it is ours now, or says so what the server forgot in a failover.
+                Some(row) => {
+                    self.end(now, &job, DeleteReason::Removed);
+                    self.take_row(now, row);
+                }
+                None => self.lose(now, &job),
+            }
+        }
+        // In the order in which they were assigned, as the frames would have come.
+        let mut new: Vec<Row> = rows.into_values().collect();
+        new.sort_unstable_by_key(|row| row.grant);
+        for row in new {
+            self.take_row(now, row);
+        }
+
+        self.last = first.inbox;
+        self.revision = self.revision.max(first.revision);
+        while let Some(frame) = self.waiting.pop() {
+            if frame.revision <= self.revision {
+                continue; // in the snapshot, or a duplicate, or forgotten by the server in a failover
+            }
+            if frame.previous != self.last {
+                return self.handle_gap();
+            }
+            self.advance(frame.revision);
+            let grant = match &frame.body {
+                Body::Delete { grant, .. } | Body::Update { grant, .. } => *grant,
+                Body::Add { .. } | Body::Fenced | Body::Attend => frame.revision,
+            };
+            if frame.revision > coverage.read_at(grant) {
+                self.apply(now, frame);
+            }
+        }
+        if self.waiting.has_overflown() {
+            self.handle_gap();
+        }
+    }
+
+    /// A row about an assignment that has a slot.
+    fn keep(&mut self, now: Instant, row: Row, lifted: bool) {
+        let Row { job, grant, changed, state, .. } = row;
+        match state {
+            // Rule 3: the frame that said so was lost.
+            RowState::Releasing => self.give_up(now, &job, DeleteReason::Removed),
+            RowState::Moving => self.give_up(now, &job, DeleteReason::Rebalanced),
+            RowState::Active(payload) => {
+                let renewed = lifted && self.renew(&job);
+                if let Some(payload) = payload {
+                    self.refresh(&job, grant, changed, payload, renewed);
+                }
+            }
+        }
+    }
+
+    /// Rule 10: an assignment that goes on has a new epoch. Whether it has.
+    fn renew(&mut self, job: &JobId) -> bool {
+        let Some(slot) = self.slots.get_mut(job) else { return false };
+        let epoch = Epoch(slot.grant.max(self.lifted).get());
+        if std::mem::replace(&mut slot.epoch, epoch) == epoch {
+            return false; // granted after the lift
+        }
+        if let Stage::Waiting = slot.stage {
+            self.queue.set_epoch(job, epoch);
+        }
+        true
+    }
+
+    /// The assignment's payload as of `at`; the consumer gets it by an `Update` if it is newer than what is known, or
+    /// if it `must`.
+    pub(super) fn refresh(&mut self, job: &JobId, grant: Revision, at: Revision, payload: Bytes, must: bool) {
+        let Some(slot) = self.slots.get_mut(job) else { return };
+        if slot.grant != grant {
+            if let Stage::Deleting(Then::Begin(next)) = &mut slot.stage
+                && next.grant == grant
+                && next.payload_at < at
+            {
+                (next.payload, next.payload_at) = (payload, at);
+            }
+            return;
+        }
+        if !must && slot.payload_at >= at {
+            return;
+        }
+        // After a failover the server's word counts, even where it has forgotten an update.
+        slot.payload_at = at.max(grant);
+        match slot.stage {
+            Stage::Waiting => self.queue.refresh(job, payload),
+            Stage::Active => {
+                let handover = Handover { grant, epoch: slot.epoch, born: slot.born, payload };
+                self.queue.update(job, handover);
+            }
+            Stage::Deleting(_) | Stage::Returning => {}
+        }
+    }
+
+    /// A row about an assignment that has no slot.
+    fn take_row(&mut self, now: Instant, row: Row) {
+        let Row { job, grant, born, changed, state } = row;
+        match state {
+            // New: granted after all that is known here.
+            RowState::Active(Some(payload)) if grant > self.revision => {
+                self.grant(now, job, grant, born, payload, changed.max(grant));
+            }
+            // Known and not held: it was let go of, and the server does not know (rule 10), or waits for it (rule 3).
+            RowState::Active(_) | RowState::Releasing | RowState::Moving => self.hand_back(job, grant),
+        }
+    }
+
+    /// A slot that no row is about: the server does not count the job as ours.
+    fn lose(&mut self, now: Instant, job: &JobId) {
+        match self.slots.get_mut(job).map(|slot| &mut slot.stage) {
+            Some(Stage::Waiting) => {
+                self.queue.cancel_add(job);
+                self.slots.remove(job);
+            }
+            Some(Stage::Active) => self.end(now, job, DeleteReason::Removed),
+            Some(Stage::Deleting(then)) => *then = Then::Release,
+            Some(Stage::Returning) | None => {}
+        }
+    }
+}

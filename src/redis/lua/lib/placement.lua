@@ -1,0 +1,177 @@
+-- placement: who gets a job that nobody holds, and what follows when one is let go of. Needs push and terms.
+
+local AT_ONCE = 100 -- ms of a worker's rate that may be handed to it at once
+local LOOK_AT = 16 -- workers that are looked at for one job, where the first will not do
+local HISTORY = 8 -- crashes of a job that are remembered
+
+-- worker -> when (ms) it has worked off what it was handed, at its rate
+local busy = {}
+-- In how many ms the first of those that were passed over for their rate may be handed more.
+local pause
+
+local function is_ready(worker, terms)
+  if terms.rate == 0 then
+    return true
+  end
+  local at = math.max(busy[worker] or tonumber(redis.call('HGET', K.terms, worker .. ':handed') or '0'), now_ms)
+  busy[worker] = at
+  if at - now_ms <= AT_ONCE then
+    return true
+  end
+  pause = math.min(pause or math.huge, at - AT_ONCE - now_ms)
+  return false
+end
+
+-- Crashes that a job is suspected of; and of a worker: the largest suspicion among its jobs, and how many have it.
+local suspects = nil
+local function suspicion_of(job)
+  if suspects == nil then
+    suspects = redis.call('HLEN', K.crashes) > 0
+  end
+  return suspects and tonumber(string.match(redis.call('HGET', K.crashes, job) or '', '^%d+') or '0') or 0
+end
+
+local function blame_of(worker)
+  local level, count, since = string.match(redis.call('HGET', K.terms, worker .. ':blame') or '', '^(%d+) (%d+) (%d+)$')
+  return tonumber(level or '0'), tonumber(count or '0'), tonumber(since or '0')
+end
+
+-- The least loaded worker with room. `paced`: only who takes more by its rate. `suspicion`: rather one that has no job
+-- that is as suspect, so that the next crash tells them apart.
+local function choose(paced, suspicion)
+  local at, second = 0, nil
+  while at < LOOK_AT do
+    local row = redis.call('ZRANGE', K.load, at, at, 'WITHSCORES')
+    local worker, load = row[1], tonumber(row[2])
+    if not worker or load >= FULL then
+      break
+    end
+    local terms = terms_of(worker)
+    if terms and (not paced or is_ready(worker, terms)) then
+      if suspicion == 0 or blame_of(worker) < suspicion then
+        return worker, load, terms
+      end
+      second = second or { worker, load, terms }
+    end
+    at = at + 1
+  end
+  if second then
+    return second[1], second[2], second[3]
+  end
+end
+
+-- Who was to take over from this worker, as it came back under the same name, or that one's heir.
+local function heir_of(worker)
+  for _ = 1, 8 do
+    worker = redis.call('HGET', K.terms, worker .. ':heir')
+    if not worker then
+      return nil
+    end
+    local load, terms = tonumber(redis.call('ZSCORE', K.load, worker) or FULL), terms_of(worker)
+    if load < FULL and terms then
+      return worker, load, terms
+    end
+  end
+end
+
+local function hand(job, born, changed, payload, grant, suspicion, worker, load, terms)
+  write_owner(job, 'a', worker, int(grant), born, changed)
+  redis.call('ZADD', K.assigned, score_of(worker, grant), job)
+  set_held(worker, terms, held_by(terms, load) + 1)
+  if suspicion > 0 then
+    local level, count = blame_of(worker)
+    if suspicion >= level then
+      count = suspicion > level and 1 or count + 1
+      redis.call('HSET', K.terms, worker .. ':blame', suspicion .. ' ' .. count .. ' ' .. int(now_ms))
+    end
+  end
+  send(worker, grant, { 0, 0, 0, ADD, job, tonumber(born) }, payload)
+end
+
+local function wait(job, born, changed)
+  write_owner(job, 'p', '0', '0', born, changed)
+  redis.call('ZADD', K.pending, born, job)
+end
+
+-- Gives a job that was held, or has waited, to somebody, at the pace that its new owner takes; or lets it wait.
+-- `from`: who had it. Returns whether it was given.
+local function pass_on(job, born, changed, from)
+  local suspicion = suspicion_of(job)
+  local worker, load, terms
+  if from and suspicion < 2 then -- what may have killed its worker twice goes where others have it not
+    worker, load, terms = heir_of(from)
+  end
+  if not worker then
+    worker, load, terms = choose(true, suspicion)
+  end
+  if not worker then
+    wait(job, born, changed)
+    return false
+  end
+  hand(job, born, changed, redis.call('HGET', K.jobs, job) or '', tick(), suspicion, worker, load, terms)
+  if terms.rate > 0 then
+    busy[worker] = math.max(busy[worker] or 0, now_ms) + 1000 / terms.rate
+    redis.call('HSET', K.terms, worker .. ':handed', int(busy[worker]))
+  end
+  return true
+end
+
+-- Takes a job from its worker: gone if it was deleted, else on to the next one.
+-- The caller has seen that (worker, grant) is the record's. Whoever waits for the release is told.
+local function let_go(job, state, worker, grant, born, changed)
+  redis.call('ZREM', K.assigned, job)
+  local load, terms = redis.call('ZSCORE', K.load, worker), terms_of(worker)
+  if load and terms then
+    set_held(worker, terms, held_by(terms, tonumber(load)) - 1)
+  end
+  if state == 'm' and redis.call('HINCRBY', K.terms, worker .. ':moving', -1) <= 0 then
+    redis.call('HDEL', K.terms, worker .. ':moving')
+  end
+  if state == 'r' then
+    redis.call('SPUBLISH', K.released_channel, cmsgpack.pack({ FRAME, job, tonumber(grant) }))
+  end
+  if born == '0' then
+    redis.call('HDEL', K.owner, job)
+  else
+    pass_on(job, born, changed, worker)
+  end
+end
+
+-- Gives out waiting jobs, the oldest first, as long as somebody has room. Returns how many.
+local function fill(limit)
+  local placed = 0
+  for _, job in ipairs(redis.call('ZRANGE', K.pending, 0, limit - 1)) do
+    if not has_room() then
+      break
+    end
+    local state, _, _, born, changed = owner_of(job)
+    redis.call('ZREM', K.pending, job)
+    if state == 'p' then
+      if not pass_on(job, born, changed) then
+        break
+      end
+      placed = placed + 1
+    end
+  end
+  return placed
+end
+
+-- Moves at most `limit` of a worker's jobs on. `judge(job, grant)`, if given, says of each whether it is set aside.
+-- Returns how many it moved and how many are left.
+local function evict(worker, limit, judge)
+  local low, high = range_of(worker)
+  local jobs = redis.call('ZRANGE', K.assigned, low, high, 'BYSCORE', 'LIMIT', 0, limit)
+  for _, job in ipairs(jobs) do
+    local state, holder, grant, born, changed = owner_of(job)
+    if holder ~= worker then
+      redis.call('ZREM', K.assigned, job) -- an orphan of the index: the record decides
+    elseif judge and state ~= 'r' and judge(job, grant) then
+      redis.call('ZREM', K.assigned, job)
+      write_owner(job, 'q', '0', '0', born, changed)
+      redis.call('ZADD', K.quarantine, int(now_ms), job)
+    else
+      let_go(job, state, worker, grant, born, changed)
+    end
+  end
+  return #jobs, redis.call('ZCOUNT', K.assigned, low, high)
+end

@@ -1,0 +1,33 @@
+-- order: tells a worker to give up its jobs and stay (drain), to give them up and go (evict), or to go on (resume).
+--
+-- The order stays until it is lifted or the worker is gone; each beat tells of it, the frame only makes it fast.
+--
+-- KEYS[1] rev
+-- KEYS[2] workers
+-- KEYS[3] load
+-- KEYS[4] inbox
+-- KEYS[5] terms
+-- ARGV[1] inbox channel   prefix, the worker's number follows
+-- ARGV[2] worker
+-- ARGV[3] order   drain, evict or resume
+-- Returns {code}: 1 done, 0 there is no such worker
+-- Errors none
+-- Publishes an `attend` frame to the worker
+
+K.rev, K.workers, K.load, K.inbox, K.terms = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+K.inbox_channel = ARGV[1]
+local worker, order = ARGV[2], ARGV[3]
+
+if redis.call('HEXISTS', K.workers, worker) == 0 then
+  return { 0 }
+end
+if order == 'resume' then
+  redis.call('HDEL', K.terms, worker .. ':order')
+else
+  redis.call('HSET', K.terms, worker .. ':order', order)
+  dismiss(worker)
+end
+send(worker, tick(), { 0, 0, 0, ATTEND })
+
+commit()
+return { 1 }

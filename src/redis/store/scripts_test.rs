@@ -1,8 +1,0 @@
-//! The scripts against a real server: after each call the whole keyspace is compared, and what was published.
-
-mod bench;
-mod jobs;
-mod members;
-mod sync;
-mod takeover;
-mod trouble;
