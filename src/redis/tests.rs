@@ -7,5 +7,6 @@ mod jobs;
 mod members;
 mod paging;
 mod protocol;
+mod rights;
 mod takeover;
 mod trouble;

@@ -24,7 +24,7 @@ use fred::types::{Builder, Value};
 
 use crate::error::Result;
 use crate::id::{JobId, Revision, WorkerId};
-use crate::message::{Body, SPAN, Terms};
+use crate::message::{Body, Frame, SPAN, Terms};
 use crate::redis::connect::Commands;
 use crate::redis::script::{self, Script};
 use crate::redis::store::{
@@ -59,6 +59,8 @@ pub(super) struct Bench {
     /// Key and field -> the value that is compared, and as it is shown.
     seen: BTreeMap<String, (Vec<u8>, String)>,
     revisions: BTreeMap<u64, String>,
+    /// Inbox -> its last frame.
+    chains: BTreeMap<String, Revision>,
 }
 
 /// Of a worker that has no wishes.
@@ -109,7 +111,8 @@ impl Bench {
             ears.command(&["SSUBSCRIBE", &channel]);
         }
         let (seen, revisions) = (BTreeMap::new(), BTreeMap::new());
-        let mut bench = Self { server, store, keys, incarnation, client, raw, ears, seen, revisions };
+        let chains = BTreeMap::new();
+        let mut bench = Self { server, store, keys, incarnation, client, raw, ears, seen, revisions, chains };
         bench.look();
         bench
     }
@@ -401,6 +404,7 @@ impl Bench {
                 }
                 _ => {
                     let frame = frame::frame(&payload).expect("a frame");
+                    self.check_chain(&channel, &frame);
                     let body = match frame.body {
                         Body::Add { job, born, payload } => {
                             format!("add {job} {born} \"{}\"", payload.escape_ascii())
@@ -416,6 +420,17 @@ impl Bench {
                 }
             };
             heard.push(format!("{channel} <- {text}"));
+        }
+    }
+
+    /// Promise: a lost frame shows. Each names the one before it on its inbox, and no two have one revision.
+    fn check_chain(&mut self, inbox: &str, frame: &Frame) {
+        let Frame { revision, previous, .. } = frame;
+        assert!(previous < revision, "{inbox}: {frame:?}");
+        assert!(self.chains.values().all(|last| last != revision), "two of one revision: {frame:?}");
+        // The inbox of the dead is gone, and a frame to it begins anew.
+        if let Some(last) = self.chains.insert(inbox.to_owned(), *revision).filter(|_| previous.0 != 0) {
+            assert_eq!(*previous, last, "{inbox}: {frame:?}");
         }
     }
 }
