@@ -9,9 +9,10 @@
 -- A worker with a name and a grace is dead at once, but its jobs are kept for its heir until the grace is over: the
 -- deadline is then the end of the grace.
 --
--- Which job it was that killed a worker nobody knows. Suspect are those that it was given within `window` before its
--- lock ended, and of these the ones that were suspected most often before. One that is the only suspect, and has been one
--- `crashes` times, is quarantined.
+-- Which job it was that killed a worker nobody knows. Suspect are those that it was given within `window` before its last
+-- heartbeat, or while the next was not overdue: what it was given later, it was given when it was dead. Of these only
+-- the ones that were suspected most often before. One that is the only suspect, and has been one `crashes` times,
+-- is quarantined.
 --
 -- KEYS[1] rev
 -- KEYS[2] jobs
@@ -65,12 +66,14 @@ end
 redis.call('DEL', K.lock)
 if redis.call('HDEL', K.workers, worker) == 1 then
   dismiss(worker)
+  local low, high = range_of(worker)
+  local held = redis.call('ZCOUNT', K.assigned, low, high)
+  redis.call('HSET', K.terms, worker .. ':ended', int(deadline), worker .. ':held', held)
   send(worker, tick(), { 0, 0, 0, FENCED })
   sent[worker] = nil
   local grace = tonumber(string.match(redis.call('HGET', K.terms, worker .. ':name') or '', '^(%d+) ') or '0')
   if grace > 0 and redis.call('HEXISTS', K.terms, worker .. ':heir') == 0 then
     redis.call('HDEL', K.inbox, worker)
-    redis.call('HSET', K.terms, worker .. ':ended', int(deadline))
     redis.call('ZADD', K.deadlines, int(now_ms + grace), worker)
     announce(REAPED, worker)
     commit()
@@ -79,22 +82,24 @@ if redis.call('HDEL', K.workers, worker) == 1 then
 end
 redis.call('HDEL', K.inbox, worker) -- each time: a delete between two batches has written to it
 
-local ended = tonumber(redis.call('HGET', K.terms, worker .. ':ended') or deadline)
+local last = redis.call('HMGET', K.terms, worker .. ':ended', worker .. ':held', worker .. ':ttl')
+local ended, held, ttl = tonumber(last[1] or deadline), tonumber(last[2] or '0'), tonumber(last[3] or '0')
+-- The last heartbeat was one TTL before the end, and the next was due a third of it later.
+local from, to = (ended - ttl - window) * 1000, (ended - ttl / 2) * 1000
 local level, alone, since = blame_of(worker)
-if ended - since > window then
-  local low, high = range_of(worker)
-  level, alone = 0, redis.call('ZCOUNT', K.assigned, low, high)
+if since * 1000 < from or since * 1000 > to then
+  level, alone = 0, held
 end
 local quarantined = {}
 local function judge(job, grant)
   local count = suspicion_of(job)
-  if tonumber(grant) < (ended - window) * 1000 then
+  if tonumber(grant) < from then
     if count > 0 then
       redis.call('HDEL', K.crashes, job) -- it was held for long enough
     end
     return false
   end
-  if count ~= level then
+  if count ~= level or tonumber(grant) > to then
     return false
   end
   count, suspects = count + 1, true
