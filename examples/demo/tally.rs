@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::JOBS;
-use crate::children::{Child, Report};
+use crate::children::{Child, Report, monotonic_us};
 
 /// How long a step may take before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,6 +28,8 @@ pub(crate) struct Tally {
     out_of_turn: usize,
     bars: MultiProgress,
     step: Instant,
+    /// When this step began, and the one before it, by the clock of the reports.
+    began: [u64; 2],
 }
 
 struct Worker {
@@ -63,6 +65,7 @@ impl Tally {
             out_of_turn: 0,
             bars: MultiProgress::new(),
             step: Instant::now(),
+            began: [monotonic_us(); 2],
         }
     }
 
@@ -115,7 +118,7 @@ impl Tally {
             self.take_in(&report);
         }
         self.line(&format!("{what}: {count} held ({:.2} s)", self.step.elapsed().as_secs_f64()));
-        self.step = Instant::now();
+        self.end_step();
         Ok(())
     }
 
@@ -140,7 +143,7 @@ impl Tally {
         let (moved, took) = (self.adds - before, self.step.elapsed().as_secs_f64());
         self.line(&format!("{what}: {moved} moved, one by one as they were let go of ({took:.2} s)"));
         self.line(&format!("  held now by {}", self.shares()));
-        self.step = Instant::now();
+        self.end_step();
         Ok(())
     }
 
@@ -164,6 +167,11 @@ impl Tally {
             }
         }
         Ok(())
+    }
+
+    fn end_step(&mut self) {
+        self.step = Instant::now();
+        self.began = [monotonic_us(), self.began[0]];
     }
 
     fn take_in(&mut self, report: &Report) {
@@ -267,10 +275,12 @@ impl Tally {
         }
     }
 
-    /// Milliseconds from when this worker let go (or `since`) to the `Add` at the next, sorted.
+    /// Milliseconds from when this worker let go (or `since`) to the `Add` at the next, sorted; of the last step.
     fn times_after(&self, number: u64, since: u64) -> Vec<f64> {
         let moved = self.jobs.values().filter_map(|job| match job.before {
-            Some((before, until)) if before == number && job.holder.is_some() => {
+            Some((before, until))
+                if before == number && job.holder.is_some() && job.added_at >= self.began[1] =>
+            {
                 Some((job.added_at as f64 - until.max(since) as f64) / 1_000.0)
             }
             _ => None,
