@@ -8,8 +8,6 @@ pub(crate) mod own;
 pub(crate) mod reply;
 pub(crate) mod route;
 pub(crate) mod script;
-#[cfg(test)]
-mod script_test;
 pub(crate) mod server;
 pub(crate) mod store;
 pub(crate) mod subscriber;

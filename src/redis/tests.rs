@@ -6,5 +6,6 @@ mod inquiry;
 mod jobs;
 mod members;
 mod paging;
+mod protocol;
 mod takeover;
 mod trouble;

@@ -42,7 +42,8 @@ for i = 3, #ARGV, 2 do
     redis.call('HDEL', K.crashes, job)
     if state == 'p' or state == 'q' then
       redis.call('HDEL', K.owner, job)
-      redis.call('ZREM', state == 'p' and K.pending or K.quarantine, job)
+      redis.call('ZREM', K.pending, job)
+      redis.call('ZREM', K.quarantine, job)
       code = 1
     else
       write_owner(job, 'r', worker, grant, '0')
@@ -50,8 +51,8 @@ for i = 3, #ARGV, 2 do
     end
     if state == 'a' then
       send(worker, tick(), { 0, 0, 0, DELETE, job, tonumber(grant), REMOVED })
-    elseif state == 'm' and redis.call('HINCRBY', K.terms, worker .. ':moving', -1) <= 0 then
-      redis.call('HDEL', K.terms, worker .. ':moving')
+    elseif state == 'm' then
+      set_moving(worker, moving_of(worker) - 1)
     end
   end
   reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = code, tonumber(worker or 0), tonumber(grant or 0)

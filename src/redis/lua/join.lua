@@ -2,9 +2,11 @@
 -- It starts empty and asks `sync` for its first snapshot: there is one road to a snapshot.
 --
 -- A worker with a name is the heir of the last one of that name: it gets that one's jobs as they are let go of. If that
--- one is alive it is told to go, or the newcomer is refused, as the newcomer wishes.
+-- one is alive it is told to go, or the newcomer is refused, as the newcomer wishes. If it is dead and its jobs are kept
+-- for the name, it is to be reaped at once.
 --
--- Run twice it renews the lock and nothing more. A number that was reaped or has left does not come back.
+-- Run twice it renews the lock and nothing more: a late copy does not take the name back. A number that was reaped or
+-- has left does not come back.
 --
 -- KEYS[1] meta
 -- KEYS[2] rev
@@ -28,7 +30,7 @@
 --   {0, why, ms} where it may not: 1 the number is dead, 3 the cluster is another one now, 5 the name is a living
 --   worker's, whose lock ends in `ms`
 -- Errors none
--- Publishes an `attend` frame to a living worker of the same name
+-- Publishes an `attend` frame to a worker of the same name that has not been reaped
 
 K.meta, K.rev, K.workers, K.deadlines, K.load = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 K.inbox, K.pending, K.lock, K.terms, K.assigned = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
@@ -43,27 +45,17 @@ local deadline = tonumber(redis.call('ZSCORE', K.deadlines, worker) or '0')
 if redis.call('HEXISTS', K.workers, worker) == 0 or now_ms >= deadline then
   return { 0, 1, 0 }
 end
-local last = name ~= '' and redis.call('HGET', K.terms, 'name:' .. name)
-last = last and last ~= worker and last
-if last then
-  local ends = tonumber(redis.call('ZSCORE', K.deadlines, last) or '0')
-  local alive = redis.call('HEXISTS', K.workers, last) == 1 and now_ms < ends
-  if alive and not usurp then
-    return { 0, 5, ends - now_ms }
-  end
-  redis.call('HSET', K.terms, last .. ':heir', worker)
-  if alive then
-    redis.call('HSET', K.terms, last .. ':order', 'evict')
-    dismiss(last)
-    send(last, tick(), { 0, 0, 0, ATTEND })
-  elseif ends > 0 then
-    redis.call('ZADD', K.deadlines, int(math.min(ends, now_ms)), last)
-  end
+local first = redis.call('HEXISTS', K.inbox, worker) == 0
+local last = first and name ~= '' and named(name)
+local member = last and redis.call('HEXISTS', K.workers, last) == 1
+local ends = last and tonumber(redis.call('ZSCORE', K.deadlines, last) or '0')
+if member and now_ms < ends and not usurp then
+  return { 0, 5, ends - now_ms }
 end
 
 redis.call('SET', K.lock, incarnation, 'PX', ttl)
 redis.call('ZADD', K.deadlines, int(now_ms + ttl), worker)
-if redis.call('HEXISTS', K.inbox, worker) == 0 then
+if first then
   -- The chain of frames starts at a revision of its own, so that no older number's chain fits it.
   redis.call('HSET', K.inbox, worker, int(tick()))
   admit(worker, terms)
@@ -71,6 +63,13 @@ if redis.call('HEXISTS', K.inbox, worker) == 0 then
   if name ~= '' then
     redis.call('HSET', K.terms, 'name:' .. name, worker, worker .. ':name', grace .. ' ' .. name)
   end
+end
+if member then -- also if its lock has ended: it may revive it
+  redis.call('HSET', K.terms, last .. ':order', 'evict')
+  dismiss(last)
+  send(last, tick(), { 0, 0, 0, ATTEND })
+elseif last and ends > now_ms then
+  redis.call('ZADD', K.deadlines, int(now_ms), last) -- its jobs were kept for this one
 end
 commit()
 

@@ -10,7 +10,7 @@
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] worker
 -- ARGV[3] order   drain, evict or resume
--- Returns {code}: 1 done, 0 there is no such worker
+-- Returns {code}: 1 done, 0 there is no such worker, or it has not joined yet
 -- Errors none
 -- Publishes an `attend` frame to the worker
 
@@ -18,7 +18,8 @@ K.rev, K.workers, K.load, K.inbox, K.terms = KEYS[1], KEYS[2], KEYS[3], KEYS[4],
 K.inbox_channel = ARGV[1]
 local worker, order = ARGV[2], ARGV[3]
 
-if redis.call('HEXISTS', K.workers, worker) == 0 then
+-- Who only reserved its number has no inbox yet, and who is being reaped is no worker any more.
+if redis.call('HEXISTS', K.workers, worker) + redis.call('HEXISTS', K.inbox, worker) < 2 then
   return { 0 }
 end
 if order == 'resume' then

@@ -6,13 +6,11 @@
 -- The first batch makes the number dead: it cannot beat, sync or join again. Its deadline stays until the last
 -- batch, so that another finishes what a dying reaper began.
 --
--- A worker with a name and a grace is dead at once, but its jobs are kept for its heir until the grace is over: the
--- deadline is then the end of the grace.
+-- A worker with a name and a grace is dead at once, but its jobs are kept for the next one of its name until the grace
+-- is over: the deadline is then the end of the grace.
 --
--- Which job it was that killed a worker nobody knows. Suspect are those that it was given within `window` before its last
--- heartbeat, or while the next was not overdue: what it was given later, it was given when it was dead. Of these only
--- the ones that were suspected most often before. One that is the only suspect, and has been one `crashes` times,
--- is quarantined.
+-- A job that is the only suspect of having killed its worker, and has been suspected `crashes` times, is quarantined:
+-- lib/suspicion.lua.
 --
 -- KEYS[1] rev
 -- KEYS[2] jobs
@@ -64,59 +62,25 @@ if now_ms < deadline then
 end
 
 redis.call('DEL', K.lock)
+local kept
 if redis.call('HDEL', K.workers, worker) == 1 then
   dismiss(worker)
-  local low, high = range_of(worker)
-  local held = redis.call('ZCOUNT', K.assigned, low, high)
-  redis.call('HSET', K.terms, worker .. ':ended', int(deadline), worker .. ':held', held)
   send(worker, tick(), { 0, 0, 0, FENCED })
   sent[worker] = nil
-  local grace = tonumber(string.match(redis.call('HGET', K.terms, worker .. ':name') or '', '^(%d+) ') or '0')
-  if grace > 0 and redis.call('HEXISTS', K.terms, worker .. ':heir') == 0 then
-    redis.call('HDEL', K.inbox, worker)
-    redis.call('ZADD', K.deadlines, int(now_ms + grace), worker)
-    announce(REAPED, worker)
-    commit()
-    return { 3, 0, grace, other, other_ms }
-  end
+  note_end(worker, deadline, window)
+  local name, grace = name_of(worker)
+  kept = name and grace > 0 and named(name) == worker and grace
 end
 redis.call('HDEL', K.inbox, worker) -- each time: a delete between two batches has written to it
-
-local last = redis.call('HMGET', K.terms, worker .. ':ended', worker .. ':held', worker .. ':ttl')
-local ended, held, ttl = tonumber(last[1] or deadline), tonumber(last[2] or '0'), tonumber(last[3] or '0')
--- The last heartbeat was one TTL before the end, and the next was due a third of it later.
-local from, to = (ended - ttl - window) * 1000, (ended - ttl / 2) * 1000
-local level, alone, since = blame_of(worker)
-if since * 1000 < from or since * 1000 > to then
-  level, alone = 0, held
+if kept then
+  redis.call('ZADD', K.deadlines, int(now_ms + kept), worker)
+  announce(REAPED, worker)
+  commit()
+  return { 3, 0, kept, other, other_ms }
 end
+
 local quarantined = {}
-local function judge(job, grant)
-  local count = suspicion_of(job)
-  if tonumber(grant) < from then
-    if count > 0 then
-      redis.call('HDEL', K.crashes, job) -- it was held for long enough
-    end
-    return false
-  end
-  if count ~= level or tonumber(grant) > to then
-    return false
-  end
-  count, suspects = count + 1, true
-  local history = string.match(redis.call('HGET', K.crashes, job) or '', '^%d+(.*)$') or ''
-  local _, known_crashes = string.gsub(history, ' ', '')
-  if known_crashes >= HISTORY then
-    history = string.match(history, '^ [^ ]+(.*)$')
-  end
-  redis.call('HSET', K.crashes, job, count .. history .. ' ' .. worker .. '@' .. int(ended))
-  if count >= crashes and alone == 1 then
-    quarantined[#quarantined + 1] = job
-    return true
-  end
-  return false
-end
-
-local moved, left = evict(worker, limit, crashes > 0 and judge or nil)
+local moved, left = evict(worker, limit, judge_of(worker, crashes, window, quarantined))
 if left == 0 then
   redis.call('ZREM', K.deadlines, worker)
   forget(worker)

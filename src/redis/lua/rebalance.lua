@@ -25,79 +25,59 @@ K.inbox_channel = ARGV[1]
 local share, hysteresis = tonumber(ARGV[2]) / 1000, tonumber(ARGV[3]) / 1000
 local delay, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
 
-local GIVERS = 16
+local takers, givers = least_loaded(), most_loaded()
+local quiet = now_ms - number_of(redis.call('HGET', K.terms, 'changed')) >= delay
 
-local first = redis.call('ZRANGE', K.load, 0, 0, 'WITHSCORES')
-local taker = first[1] and terms_of(first[1])
-if not taker or tonumber(first[2]) >= FULL then
-  return { 0 }
+-- What is on its way already goes to the least loaded too.
+local coming, room, marked = 0, 0, 0
+for _, giver in ipairs(givers) do
+  coming = coming + giver.moving
 end
-local quiet = now_ms - tonumber(redis.call('HGET', K.terms, 'changed') or '0') >= delay
-local held = held_by(taker, tonumber(first[2]))
-local level = held / taker.weight
-
--- The most loaded, those without room and those with.
-local givers, seen = {}, { [first[1]] = true }
-local sum, weights = held, taker.weight
-local tops = {
-  redis.call('ZRANGE', K.load, 0, GIVERS - 1, 'REV', 'WITHSCORES'),
-  redis.call('ZRANGE', K.load, '(' .. int(FULL), '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, GIVERS, 'WITHSCORES'),
-}
-for _, rows in ipairs(tops) do
-  for i = 1, #rows, 2 do
-    local worker, terms = rows[i], terms_of(rows[i])
-    if terms and not seen[worker] then
-      seen[worker] = true
-      local giver = { worker = worker, terms = terms, held = held_by(terms, tonumber(rows[i + 1])) }
-      giver.level = giver.held / terms.weight
-      giver.above = terms.capacity > 0 and giver.held - terms.capacity or 0
-      giver.moving = tonumber(redis.call('HGET', K.terms, worker .. ':moving') or '0')
-      if giver.level > level then
-        sum, weights = sum + giver.held - giver.moving, weights + terms.weight
-      end
-      givers[#givers + 1] = giver
-    end
-  end
+for _, taker in ipairs(takers) do
+  room = room + room_of(taker)
 end
-table.sort(givers, function(a, b) return a.level > b.level end)
 
-local room = taker.capacity > 0 and math.min(limit, taker.capacity - held) or limit
-local fair = sum / weights
-local missing = math.ceil(fair * taker.weight - held)
-
-local marked = 0
-local function take(giver, count)
+local function mark(giver, count)
   local low, high = range_of(giver.worker)
-  local taken = 0
-  for _, job in ipairs(redis.call('ZRANGE', K.assigned, low, high, 'BYSCORE', 'LIMIT', 0, count)) do
+  -- Some may be on their way out already.
+  for _, job in ipairs(redis.call('ZRANGE', K.assigned, low, high, 'BYSCORE', 'LIMIT', 0, 2 * count)) do
     local state, holder, grant, born, changed = owner_of(job)
-    if state == 'a' and holder == giver.worker then
+    if state == 'a' and holder == giver.worker and giver.moving < count then
       write_owner(job, 'm', holder, grant, born, changed)
       send(holder, tick(), { 0, 0, 0, DELETE, job, tonumber(grant), REBALANCED })
-      taken = taken + 1
+      giver.moving, marked = giver.moving + 1, marked + 1
     end
   end
-  if taken > 0 then
-    redis.call('HSET', K.terms, giver.worker .. ':moving', taken)
-  end
-  marked = marked + taken
+  set_moving(giver.worker, giver.moving)
 end
 
 for _, giver in ipairs(givers) do
-  local weight = giver.terms.weight
-  local worth = math.max(1 / weight + 1 / taker.weight, hysteresis * fair)
-  local give = 0
-  if giver.moving > 0 then
-    give = 0
-  elseif giver.above > 0 then
-    give = giver.above
-  elseif quiet and giver.level - level >= worth then
-    give = math.max(1, math.ceil((giver.held - fair * weight) * share))
-    give = math.min(give, missing - marked)
+  local above = giver.capacity > 0 and giver.held - giver.capacity or 0
+  local count = math.min(above, room - coming - marked, limit - marked)
+  if giver.moving == 0 and count > 0 then
+    mark(giver, count)
   end
-  give = math.min(give, room - marked)
-  if give > 0 then
-    take(giver, give)
+end
+
+for _, taker in ipairs(quiet and takers or {}) do
+  local held, weight = taker.held, taker.weight
+  for _, giver in ipairs(givers) do
+    if giver.level > taker.level then
+      held, weight = held + giver.held, weight + giver.weight
+    end
+  end
+  local fair = held / weight
+  local missing = math.min(math.ceil(fair * taker.weight), taker.held + room_of(taker)) - taker.held - coming
+  for _, giver in ipairs(givers) do
+    local worth = math.max(1 / giver.weight + 1 / taker.weight, hysteresis * fair)
+    local spare = math.ceil((giver.held - fair * giver.weight) * share)
+    local count = math.min(spare, missing - marked, limit - marked)
+    if giver.moving == 0 and giver.level - taker.level >= worth and count > 0 then
+      mark(giver, count)
+    end
+  end
+  if marked > 0 then
+    break
   end
 end
 

@@ -23,14 +23,14 @@
 K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crashes =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 K.inbox_channel, K.released_channel = ARGV[1], ARGV[2]
-local me = ARGV[3]
+local worker = ARGV[3]
 
 local reply = { (#ARGV - 3) / 2 }
 for i = 4, #ARGV, 2 do
   local job = ARGV[i]
-  local state, worker, grant, born, changed = owner_of(job)
+  local state, holder, grant, born, changed = owner_of(job)
   local code = 0
-  if worker == me and grant == ARGV[i + 1] then
+  if holder == worker and grant == ARGV[i + 1] then
     let_go(job, state, worker, grant, born, changed)
     code = 1
   end

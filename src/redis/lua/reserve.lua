@@ -4,6 +4,8 @@
 -- A number that is still somebody's is passed over: a cluster that lost its meta key counts from 1 again, and its
 -- old workers' jobs must not be taken for the new one's.
 --
+-- Only the living are counted: whoever comes in place of the dead must get in to reap them.
+--
 -- Run twice it wastes a number and nothing more.
 --
 -- KEYS[1] meta
@@ -12,7 +14,7 @@
 -- ARGV[1] incarnation   the cluster that the caller means
 -- ARGV[2] ttl   ms until the reservation lapses
 -- ARGV[3] info   what the worker says of itself: a MessagePack map, opaque here
--- ARGV[4] most   workers that the cluster may have
+-- ARGV[4] most   workers that the cluster may have, this one included
 -- Returns {1, number}; {0, 3} where the cluster is another one now; {0, 4} where there are as many workers already
 -- Errors none
 -- Publishes nothing
@@ -23,7 +25,11 @@ local incarnation, ttl, info, most = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumb
 if redis.call('HGET', K.meta, 'incarnation') ~= incarnation then
   return { 0, 3 }
 end
-if redis.call('ZCARD', K.deadlines) >= most then
+local living = redis.call('HLEN', K.workers)
+for _, worker in ipairs(redis.call('ZRANGE', K.deadlines, '-inf', int(now_ms), 'BYSCORE')) do
+  living = living - redis.call('HEXISTS', K.workers, worker)
+end
+if living >= most then
   return { 0, 4 }
 end
 

@@ -8,7 +8,8 @@
 //!
 //! Every field of every key is compared, so a line that a test does not name is a write that it did not expect. What
 //! differs from run to run is replaced: revisions by `r1`, `r2`, .. in the order in which they came to be; a time that
-//! is left by the next full ten seconds; the incarnation by `ME`.
+//! is left by the next full ten seconds; any other time by `T`; the incarnation by `ME`. A load of 2^32 and more is
+//! `full` and the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,8 +26,10 @@ use crate::error::Result;
 use crate::id::{JobId, Revision, WorkerId};
 use crate::message::{Body, SPAN, Terms};
 use crate::redis::connect::Commands;
-use crate::redis::script::Script;
-use crate::redis::store::{AddCode, DeleteCode, Entry, Lock, Member, Store};
+use crate::redis::script::{self, Script};
+use crate::redis::store::{
+    AddCode, Beat, DeleteCode, Due, Ended, Entry, Joined, Lock, Member, Reap, Refusal, Store, Suspicion,
+};
 use crate::test_server::{Connection, RedisServer, Reply};
 use crate::wire::frame;
 use crate::wire::keys::Keys;
@@ -35,6 +38,9 @@ use crate::wire::keys::Keys;
 pub(super) const RESERVED: Duration = Duration::from_secs(25);
 pub(super) const JOINED: Duration = Duration::from_secs(45);
 pub(super) const BEATEN: Duration = Duration::from_secs(65);
+
+/// What a worker without room has on top of its load.
+const FULL: f64 = 4_294_967_296.0;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,9 +56,20 @@ pub(super) struct Bench {
     client: Client,
     raw: Connection,
     ears: Connection,
-    seen: BTreeMap<String, String>,
+    /// Key and field -> the value that is compared, and as it is shown.
+    seen: BTreeMap<String, (Vec<u8>, String)>,
     revisions: BTreeMap<u64, String>,
 }
+
+/// Of a worker that has no wishes.
+pub(super) const TERMS: Terms = Terms { weight: 1, capacity: None, takeover_rate: None };
+
+/// Limits that no test comes near to but those that are about them.
+const MOST_JOBS: u64 = 1_000_000;
+const MOST_WORKERS: u64 = 1_000;
+
+/// Nobody is suspected of anything.
+pub(super) const TRUST: Suspicion = Suspicion { crashes: 0, window: Duration::from_secs(60) };
 
 /// As a worker joins that has no wishes.
 pub(super) fn entry(ttl: Duration) -> Entry {
@@ -64,7 +81,15 @@ pub(super) fn lock(ttl: Duration, draining: bool) -> Lock {
     Lock { ttl, terms: TERMS, draining, lenient: false }
 }
 
-const TERMS: Terms = Terms { weight: 1, capacity: None, takeover_rate: None };
+/// The number is over.
+pub(super) const DEAD: Refusal = Refusal::Ended(Ended::Dead);
+/// The cluster is another one.
+pub(super) const RESET: Refusal = Refusal::Ended(Ended::Reset);
+
+/// So many jobs were moved on, so many are left, and none was set aside.
+pub(super) fn reaped(moved: u64, left: u64) -> Reap {
+    Reap::Reaped { moved, left, quarantined: Vec::new() }
+}
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -112,19 +137,59 @@ impl Bench {
     }
 
     pub(super) async fn reserved(&self) -> Member {
-        let number = self.store.reserve(&self.incarnation, RESERVED, b"\x80 info".to_vec(), 100).await;
+        let number = self.reserve(&self.incarnation, RESERVED, b"\x80 info".to_vec()).await;
         let worker = number.expect("an answer").expect("there is room");
         Member { worker, incarnation: self.incarnation.clone() }
     }
 
     pub(super) async fn joined(&self) -> Member {
         let member = self.reserved().await;
-        self.store.join(&member, &entry(JOINED)).await.expect("an answer").expect("it may join");
+        self.join(&member, JOINED).await.expect("an answer").expect("it may join");
         member
     }
 
+    // The store's calls as most tests make them: an argument that comes to them later is given here.
+
+    pub(super) async fn reserve(
+        &self,
+        incarnation: &str,
+        ttl: Duration,
+        info: Vec<u8>,
+    ) -> Result<std::result::Result<WorkerId, Refusal>> {
+        self.store.reserve(incarnation, ttl, info, MOST_WORKERS).await
+    }
+
+    pub(super) async fn join(
+        &self,
+        member: &Member,
+        ttl: Duration,
+    ) -> Result<std::result::Result<Joined, Refusal>> {
+        self.store.join(member, &entry(ttl)).await
+    }
+
+    pub(super) async fn beat(
+        &self,
+        member: &Member,
+        ttl: Duration,
+        draining: bool,
+    ) -> Result<std::result::Result<Beat, Ended>> {
+        self.store.beat(member, &lock(ttl, draining)).await
+    }
+
+    pub(super) async fn reap(&self, worker: WorkerId) -> Result<(Reap, Option<Due>)> {
+        self.reap_by(&self.store, worker).await
+    }
+
+    pub(super) async fn reap_by(&self, store: &Store, worker: WorkerId) -> Result<(Reap, Option<Due>)> {
+        store.reap(worker, TIMEOUT, TRUST).await
+    }
+
+    pub(super) async fn add_all(&self, jobs: &[(JobId, Bytes)]) -> Result<Vec<(AddCode, Revision)>> {
+        self.store.add(jobs, MOST_JOBS).await
+    }
+
     pub(super) async fn add(&self, job: &str, payload: &'static str) -> (AddCode, Revision) {
-        self.store.add(&[(id(job), Bytes::from(payload))], 1_000).await.expect("an answer")[0]
+        self.add_all(&[(id(job), Bytes::from(payload))]).await.expect("an answer")[0]
     }
 
     pub(super) async fn delete(&self, job: &str, born: Option<Revision>) -> DeleteCode {
@@ -149,6 +214,38 @@ impl Bench {
         let args = args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
         let slot = fred::util::redis_keyslot(self.keys.meta.as_bytes());
         script.run(&self.client, slot, TIMEOUT, &keys, args).await
+    }
+
+    /// A batch of a reap, of so many jobs, as whoever would stop after it.
+    pub(super) async fn reap_batch(&self, worker: WorkerId, limit: usize) -> Value {
+        let (number, limit) = (worker.to_string(), limit.to_string());
+        let channels = self.channels();
+        let [inbox, released, control] = channels.each_ref().map(|name| name.as_bytes());
+        let args = [
+            inbox,
+            released,
+            control,
+            number.as_bytes(),
+            limit.as_bytes(),
+            b"9000000000000000",
+            b"0",
+            b"60000",
+        ];
+        self.run(&script::REAP, worker, &args).await.expect("an answer")
+    }
+
+    /// A batch of a leave, of so many jobs.
+    pub(super) async fn leave_batch(&self, member: &Member, limit: usize) -> Value {
+        let (number, limit) = (member.worker.to_string(), limit.to_string());
+        let channels = self.channels();
+        let [inbox, released, control] = channels.each_ref().map(|name| name.as_bytes());
+        let args =
+            [inbox, released, control, number.as_bytes(), limit.as_bytes(), member.incarnation.as_bytes()];
+        self.run(&script::LEAVE, member.worker, &args).await.expect("an answer")
+    }
+
+    fn channels(&self) -> [String; 3] {
+        [self.keys.inbox_channel.clone(), self.keys.released.clone(), self.keys.control.clone()]
     }
 
     /// The full name of a key.
@@ -194,16 +291,28 @@ impl Bench {
         for (key, fields) in &dump {
             for (field, value) in fields {
                 let place = format!("{key} {}", field.escape_ascii());
-                now.insert(place.trim_end().to_owned(), self.shown(key, value));
+                let shown = self.shown(key, value);
+                // What is left of a time is another in each millisecond.
+                let left = key == "deadlines" || key.starts_with("lock:");
+                let compared = if left { shown.clone().into_bytes() } else { value.clone() };
+                now.insert(place.trim_end().to_owned(), (compared, shown));
             }
         }
         let places: BTreeSet<&String> = self.seen.keys().chain(now.keys()).collect();
-        let different = places.into_iter().filter(|place| self.seen.get(*place) != now.get(*place));
+        let value = |map: &BTreeMap<String, (Vec<u8>, String)>, place: &str| {
+            map.get(place).map(|(compared, _)| compared.clone())
+        };
+        let different = places.into_iter().filter(|place| value(&self.seen, place) != value(&now, place));
         let mut lines: Vec<_> = different
-            .map(|place| format!("{place}: {}", now.get(place).map_or("-", |value| value)))
+            .map(|place| format!("{place}: {}", now.get(place).map_or("-", |(_, shown)| shown)))
             .collect();
         lines.extend(heard.iter().map(|text| self.plain(text)));
         self.seen = now;
+        // A time that is written from now on is another one than those that were seen.
+        let start = now_ms();
+        while now_ms() == start {
+            std::hint::spin_loop();
+        }
         lines
     }
 
@@ -238,12 +347,20 @@ impl Bench {
         let number = || text.parse::<f64>().expect("a score") as u64;
         match key {
             "deadlines" => rounded(number() as i64 - now_ms()),
+            "load" if number() >= FULL as u64 => {
+                format!("full {}", text.parse::<f64>().expect("a score") - FULL)
+            }
             "assigned" => format!("{}/{}", number() / SPAN, self.of_residue(number() % SPAN)),
             "workers" => {
                 let (since, info) = text.split_once(' ').expect("since and info");
                 let since: i64 = since.parse().expect("a time");
                 assert!((now_ms() - since).abs() < 20_000, "{text}");
                 info.to_owned()
+            }
+            "terms" | "crashes" | "quarantine" => {
+                let times = numbers(value).into_iter().filter(|number| is_time(*number));
+                let text = times.fold(text.clone(), |text, time| text.replace(&time.to_string(), "T"));
+                self.plain(&text)
             }
             _ => self.plain(&text),
         }
@@ -289,7 +406,11 @@ impl Bench {
                             format!("add {job} {born} \"{}\"", payload.escape_ascii())
                         }
                         Body::Delete { job, grant, reason } => format!("delete {job} {grant} {reason:?}"),
+                        Body::Update { job, grant, payload } => {
+                            format!("update {job} {grant} \"{}\"", payload.escape_ascii())
+                        }
                         Body::Fenced => "fenced".into(),
+                        Body::Attend => "attend".into(),
                     };
                     format!("{} after {}: {body}", frame.revision, frame.previous)
                 }
@@ -339,6 +460,11 @@ fn numbers(text: &[u8]) -> Vec<u64> {
 /// Revisions are microseconds since 1970, more or less: sixteen digits until 2286.
 fn is_revision(number: u64) -> bool {
     (1_000_000_000_000_000..10_000_000_000_000_000).contains(&number)
+}
+
+/// Milliseconds since 1970: thirteen digits until 2286.
+fn is_time(number: u64) -> bool {
+    (1_000_000_000_000..10_000_000_000_000).contains(&number)
 }
 
 fn now_ms() -> i64 {

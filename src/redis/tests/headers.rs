@@ -7,7 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::redis::script::{ALL, Script};
 
-const LIBRARIES: [&str; 2] = [include_str!("../lua/lib/base.lua"), include_str!("../lua/lib/push.lua")];
+/// In the order in which a script has them.
+const LIBRARIES: [&str; 6] = [
+    include_str!("../lua/lib/base.lua"),
+    include_str!("../lua/lib/push.lua"),
+    include_str!("../lua/lib/terms.lua"),
+    include_str!("../lua/lib/suspicion.lua"),
+    include_str!("../lua/lib/placement.lua"),
+    include_str!("../lua/lib/shares.lua"),
+];
 
 /// Commands that only read; any other needs a script that may write.
 const READS: [&str; 14] = [
@@ -16,11 +24,11 @@ const READS: [&str; 14] = [
 ];
 
 #[derive(Default)]
-struct Header {
+pub(super) struct Header {
     /// `KEYS[i] name`, in order.
-    keys: Vec<String>,
+    pub(super) keys: Vec<String>,
     /// `ARGV[i] name`, in order; the last may be several.
-    args: Vec<String>,
+    pub(super) args: Vec<String>,
     /// The last argument is `ARGV[i...]`.
     repeated: bool,
     /// What follows `Returns`, `Errors`, `Publishes`.
@@ -32,7 +40,7 @@ pub(super) fn keys(script: &Script) -> Vec<String> {
     header(own_part(script.text)).expect("a header").keys
 }
 
-fn header(own: &str) -> Result<Header, String> {
+pub(super) fn header(own: &str) -> Result<Header, String> {
     let mut header = Header::default();
     for line in own.lines().map_while(|line| line.strip_prefix("--")).map(str::trim) {
         if let Some(rest) = line.strip_prefix("KEYS[") {
@@ -67,7 +75,7 @@ fn first_words(text: &str) -> Result<String, String> {
 }
 
 /// A script's own part: what is left when the libraries before it are taken away.
-fn own_part(text: &str) -> &str {
+pub(super) fn own_part(text: &str) -> &str {
     let mut own = text.split_once('\n').map_or("", |(_flags, rest)| rest);
     for library in LIBRARIES {
         own = own.strip_prefix(library).unwrap_or(own);
@@ -75,7 +83,7 @@ fn own_part(text: &str) -> &str {
     own
 }
 
-fn without_comments(code: &str) -> String {
+pub(super) fn without_comments(code: &str) -> String {
     code.lines().map(|line| line.split("--").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
@@ -128,7 +136,7 @@ fn input(text: &str) -> Option<String> {
 }
 
 /// The commands of a code with their first argument.
-fn calls(code: &str) -> Vec<(&str, &str)> {
+pub(super) fn calls(code: &str) -> Vec<(&str, &str)> {
     let calls = code.split("redis.call('").skip(1);
     calls
         .filter_map(|call| call.split_once('\'').map(|(name, rest)| (name, rest.trim_start_matches(", "))))
@@ -165,16 +173,21 @@ fn faults(text: &str, key_count: usize) -> Vec<String> {
         let last = header.repeated && index + 1 == header.args.len();
         let input = format!("ARGV[{}]", index + 1);
         if last {
-            expect(
-                body.contains(&format!("for i = {}, #ARGV", index + 1)),
-                format!("{input} is not repeated"),
-            );
+            let start = format!("{}, #ARGV", index + 1);
+            let mut loops = body.split("for i = ").skip(1).filter(|rest| rest.contains(", #ARGV")).peekable();
+            expect(loops.peek().is_some(), format!("{input} is not repeated"));
+            expect(loops.all(|rest| rest.starts_with(&start)), format!("not all begin at {input}"));
+            for name in name.split(", ") {
+                expect(words(&body).any(|word| word == name), format!("{name} is in the header only"));
+            }
             continue;
         }
         let takers: Vec<_> = inputs.iter().filter(|(_, other)| *other == input).collect();
         expect(takers.len() == 1, format!("{input} ({name}) is taken {} times", takers.len()));
         for (taker, _) in takers {
             expect(count(taker) > 1, format!("{input} ({taker}) is unused"));
+            let same = taker.trim_start_matches("K.") == name.replace(' ', "_");
+            expect(same, format!("{input} is called {name} in the header and {taker} in the code"));
             if taker.starts_with("K.") {
                 known.insert(taker.clone());
             }
@@ -263,10 +276,11 @@ fn a_broken_contract_is_found() {
     let changes = [
         ("add", "-- KEYS[7] inbox\n", ""),
         ("add", "-- KEYS[2] jobs\n-- KEYS[3] owner\n", "-- KEYS[2] owner\n-- KEYS[3] jobs\n"),
-        ("add", "-- KEYS[7] inbox\n", "-- KEYS[7] inbox\n-- KEYS[8] meta\n"),
+        ("add", "-- KEYS[8] terms\n", "-- KEYS[8] terms\n-- KEYS[9] meta\n"),
         ("add", "-- KEYS[7] inbox", "-- KEYS[6] inbox"),
         ("add", "-- ARGV[2] not_after", "-- ARGV[1] not_after"),
-        ("add", "-- ARGV[3...] job", "-- ARGV[3] job"),
+        ("add", "-- ARGV[2] not_after", "-- ARGV[2] deadline"),
+        ("add", "-- ARGV[4...] job", "-- ARGV[4] job"),
         ("add", "now_us > not_after", "false"),
         ("add", "-- Errors LATE", "-- Errors none\n-- LATE"),
         ("add", "-- Publishes an `add` frame for each assigned job", "-- Publishes nothing"),
@@ -274,12 +288,13 @@ fn a_broken_contract_is_found() {
         ("add", "K.jobs, job, payload", "'jobs', job, payload"),
         ("add", "K.jobs, job, payload", "K.payloads, job, payload"),
         ("add", "tonumber(ARGV[2])", "tonumber(ARGV[9])"),
-        ("add", "for i = 3, #ARGV", "for i = 4, #ARGV"),
+        ("add", "for i = 4, #ARGV", "for i = 3, #ARGV"),
         ("beat", "redis.call('ZCARD', K.pending)", "0"),
-        ("beat", "-- ARGV[4] draining   1: no new job, from now on\n", ""),
+        ("beat", "-- ARGV[4] draining   1: no new job\n", ""),
         ("beat", "redis.call('ZRANK'", "redis.pcall('ZRANK'"),
         ("find", "redis.call('HGET', K.owner, job)", "redis.call('HDEL', K.owner, job)"),
         ("find", "local job = ARGV[1]", "local job = KEYS[4]"),
+        ("leave", "evict(worker, limit)", "evict(worker, limit, judge_of(worker, 1, 1, {}))"),
         ("reserve", "int(", "tostring("),
     ];
     for (name, from, to) in changes {

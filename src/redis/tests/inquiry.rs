@@ -15,7 +15,7 @@ const NOTHING: [&str; 0] = [];
 async fn survey_counts() {
     let (mut bench, members) = Bench::with_workers(2).await;
     let (_, revision) = bench.add("a", "one").await;
-    bench.store.beat(&members[0], BEATEN, false).await.unwrap().unwrap();
+    bench.beat(&members[0], BEATEN, false).await.unwrap().unwrap();
     bench.look();
     let survey = bench.store.survey().await.unwrap();
     assert_eq!((survey.revision, survey.jobs, survey.pending), (revision, 1, 0));
@@ -50,7 +50,7 @@ async fn jobs_that_nobody_can_take_are_pending_and_not_waiting() {
     let member = bench.joined().await;
     let survey = bench.store.survey().await.unwrap();
     assert_eq!((survey.pending, survey.waiting), (1, 1));
-    bench.store.beat(&member, BEATEN, true).await.unwrap().unwrap();
+    bench.beat(&member, BEATEN, true).await.unwrap().unwrap();
     assert_eq!(bench.store.survey().await.unwrap().waiting, 0);
 }
 
@@ -58,7 +58,7 @@ async fn jobs_that_nobody_can_take_are_pending_and_not_waiting() {
 async fn roster_shows_each_worker_as_it_is() {
     let (mut bench, members) = Bench::with_workers(2).await;
     bench.add("a", "one").await;
-    bench.store.beat(&members[1], BEATEN, true).await.unwrap().unwrap();
+    bench.beat(&members[1], BEATEN, true).await.unwrap().unwrap();
     bench.end_lock(members[0].worker);
     let (mut rows, next) = bench.store.roster("0").await.unwrap();
     rows.sort_by_key(|row| row.worker);
@@ -102,7 +102,7 @@ async fn list_pages_through_everything() {
     let bench = Bench::new().await;
     let jobs: Vec<_> = (0..3_000).map(|job| (id(&format!("job-{job}")), Bytes::new())).collect();
     for batch in jobs.chunks(200) {
-        bench.store.add(batch).await.unwrap();
+        bench.add_all(batch).await.unwrap();
     }
     let (mut cursor, mut seen, mut pages) = ("0".to_owned(), BTreeSet::new(), 0);
     loop {

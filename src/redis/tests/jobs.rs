@@ -41,7 +41,7 @@ async fn add_assigns_and_pushes_and_a_second_add_changes_nothing() {
 async fn a_batch_is_spread_and_its_frames_are_chained() {
     let (mut bench, _) = Bench::with_workers(2).await;
     let batch: Vec<_> = ["a", "b", "c", "a"].iter().map(|job| (id(job), Bytes::from_static(b"x"))).collect();
-    let codes = bench.store.add(&batch).await.unwrap();
+    let codes = bench.add_all(&batch).await.unwrap();
     assert_eq!(
         bench.look(),
         [
@@ -117,8 +117,8 @@ async fn without_a_worker_jobs_wait_and_place_gives_out_the_oldest_first() {
 async fn place_says_how_many_still_wait() {
     let mut bench = Bench::new().await;
     let jobs: Vec<_> = (0..250).map(|job| (id(&format!("{job:03}")), Bytes::new())).collect();
-    bench.store.add(&jobs[..200]).await.unwrap();
-    bench.store.add(&jobs[200..]).await.unwrap();
+    bench.add_all(&jobs[..200]).await.unwrap();
+    bench.add_all(&jobs[200..]).await.unwrap();
     bench.joined().await;
     let first = bench.store.place().await.unwrap();
     let second = bench.store.place().await.unwrap();
@@ -306,7 +306,7 @@ async fn a_timed_out_add_is_not_carried_out_later() {
     let hasty = bench.store(Duration::from_millis(100));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     hasty.note_time(now.as_micros() as u64, Instant::now());
-    let answer = hasty.add(&[(id("a"), Bytes::new())]).await;
+    let answer = hasty.add(&[(id("a"), Bytes::new())], 1).await;
     assert_eq!(kind(answer), Some(ErrorKind::Timeout));
     // Let its time pass by the server's clock: the command lies in its socket meanwhile.
     let start = Instant::now();
@@ -337,7 +337,7 @@ async fn any_bytes_go_through_whole() {
         for job in ids {
             let job = id(&format!("{job}{}", "'".repeat(at)));
             let payload = Bytes::copy_from_slice(payload);
-            let codes = bench.store.add(&[(job.clone(), payload.clone())]).await.unwrap();
+            let codes = bench.add_all(&[(job.clone(), payload.clone())]).await.unwrap();
             assert_eq!(codes[0].0, AddCode::Assigned);
             let told = bench.look().pop().unwrap();
             assert!(told.ends_with(&format!("\"{}\"", payload.escape_ascii())), "{told}");

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::bench::{BEATEN, Bench, JOINED, RESERVED, id, until};
+use super::bench::{BEATEN, Bench, DEAD, JOINED, RESERVED, RESET, id, reaped, until};
 use crate::id::{Revision, WorkerId};
-use crate::redis::script;
 use crate::redis::store::{DeleteCode, Due, Ended, Member, Reap};
 use crate::{ErrorKind, JobState};
 
@@ -46,7 +45,7 @@ async fn open_lifts_once_for_each_run_of_the_server() {
     assert_eq!(bench.look(), NOTHING);
 
     // It is heard of wherever a worker asks.
-    let beat = bench.store.beat(&members[0], BEATEN, false).await.unwrap().unwrap();
+    let beat = bench.beat(&members[0], BEATEN, false).await.unwrap().unwrap();
     let page = bench.store.sync(&members[0], grant, None).await.unwrap().unwrap();
     assert_eq!((beat.lifted, beat.inbox), (page.lifted, grant));
     assert!(page.lifted > grant);
@@ -80,10 +79,21 @@ async fn a_number_is_reserved_then_joined_and_joining_twice_is_joining_once() {
     let mut bench = Bench::new().await;
     let member = bench.reserved().await;
     assert_eq!(bench.look(), ["deadlines 1: 30s", "meta last_worker: 1", "workers 1: \\x80 info"]);
-    let joined = bench.store.join(&member, JOINED).await.unwrap().unwrap();
+    let joined = bench.join(&member, JOINED).await.unwrap().unwrap();
     assert_eq!((joined.pending, joined.due.len()), (0, 0));
-    assert_eq!(bench.look(), ["deadlines 1: 50s", "inbox 1: r1", "load 1: 0", "lock:1: ME 50s", "rev: r1"]);
-    let joined = bench.store.join(&member, BEATEN).await.unwrap();
+    assert_eq!(
+        bench.look(),
+        [
+            "deadlines 1: 50s",
+            "inbox 1: r1",
+            "load 1: 0",
+            "lock:1: ME 50s",
+            "rev: r1",
+            "terms 1: 1 0 0",
+            "terms changed: T",
+        ]
+    );
+    let joined = bench.join(&member, BEATEN).await.unwrap();
     assert!(joined.is_ok());
     assert_eq!(bench.look(), ["deadlines 1: 70s", "lock:1: ME 70s"], "it renews the lock and nothing more");
 }
@@ -93,9 +103,9 @@ async fn a_number_is_reserved_then_joined_and_joining_twice_is_joining_once() {
 async fn a_late_second_join_neither_resets_the_chain_nor_ends_a_drain() {
     let (mut bench, members) = Bench::with_workers(1).await;
     bench.add("a", "one").await;
-    bench.store.beat(&members[0], BEATEN, true).await.unwrap().unwrap();
+    bench.beat(&members[0], BEATEN, true).await.unwrap().unwrap();
     bench.look();
-    bench.store.join(&members[0], BEATEN).await.unwrap().unwrap();
+    bench.join(&members[0], BEATEN).await.unwrap().unwrap();
     assert_eq!(bench.look(), NOTHING);
     assert_eq!(bench.add("b", "two").await.0, crate::redis::store::AddCode::Pending);
 }
@@ -106,7 +116,7 @@ async fn numbers_are_never_given_twice() {
     bench.store.leave(&members[1]).await.unwrap().unwrap();
     assert_eq!(bench.reserved().await.worker, WorkerId(3));
     bench.end_lock(members[0].worker);
-    bench.store.reap(members[0].worker).await.unwrap();
+    bench.reap(members[0].worker).await.unwrap();
     assert_eq!(bench.reserved().await.worker, WorkerId(4));
 }
 
@@ -114,12 +124,12 @@ async fn numbers_are_never_given_twice() {
 async fn join_tells_what_waits_and_whom_to_reap() {
     let (mut bench, members) = Bench::with_workers(2).await;
     for member in &members {
-        bench.store.beat(member, JOINED, true).await.unwrap().unwrap();
+        bench.beat(member, JOINED, true).await.unwrap().unwrap();
     }
     bench.add("a", "one").await;
     bench.end_lock(members[1].worker);
     let member = bench.reserved().await;
-    let joined = bench.store.join(&member, JOINED).await.unwrap().unwrap();
+    let joined = bench.join(&member, JOINED).await.unwrap().unwrap();
     assert_eq!((joined.pending, joined.due), (1, vec![members[1].worker]));
 }
 
@@ -128,17 +138,17 @@ async fn a_number_whose_reservation_lapsed_was_reaped_or_left_does_not_join() {
     let (mut bench, members) = Bench::with_workers(2).await;
     let lapsed = bench.reserved().await;
     bench.end_lock(lapsed.worker);
-    assert_eq!(bench.store.join(&lapsed, JOINED).await.unwrap().unwrap_err(), Ended::Dead);
+    assert_eq!(bench.join(&lapsed, JOINED).await.unwrap().unwrap_err(), DEAD);
     assert_eq!(bench.look(), NOTHING);
 
-    bench.store.reap(lapsed.worker).await.unwrap();
+    bench.reap(lapsed.worker).await.unwrap();
     bench.end_lock(members[0].worker);
-    bench.store.reap(members[0].worker).await.unwrap();
+    bench.reap(members[0].worker).await.unwrap();
     bench.store.leave(&members[1]).await.unwrap().unwrap();
     bench.look();
     for gone in [&lapsed, &members[0], &members[1]] {
-        assert_eq!(bench.store.join(gone, JOINED).await.unwrap().unwrap_err(), Ended::Dead);
-        assert_eq!(bench.store.beat(gone, BEATEN, false).await.unwrap().unwrap_err(), Ended::Dead);
+        assert_eq!(bench.join(gone, JOINED).await.unwrap().unwrap_err(), DEAD);
+        assert_eq!(bench.beat(gone, BEATEN, false).await.unwrap().unwrap_err(), Ended::Dead);
         assert_eq!(bench.store.sync(gone, Revision(0), None).await.unwrap().unwrap_err(), Ended::Dead);
         assert_eq!(bench.store.leave(gone).await.unwrap(), None);
         assert_eq!(bench.look(), NOTHING);
@@ -150,20 +160,20 @@ async fn beat_extends_the_lock_and_tells_what_may_have_been_missed() {
     let (mut bench, members) = Bench::with_workers(3).await;
     let (_, grant) = bench.add("a", "one").await;
     bench.look();
-    let beat = bench.store.beat(&members[0], BEATEN, false).await.unwrap().unwrap();
+    let beat = bench.beat(&members[0], BEATEN, false).await.unwrap().unwrap();
     assert_eq!(bench.look(), ["deadlines 1: 70s", "lock:1: ME 70s"]);
     assert_eq!((beat.inbox, beat.lifted, beat.rank, beat.waiting), (grant, Revision(0), 2, 0));
     let Due { worker, after } = beat.due.unwrap();
     assert_eq!(worker, members[1].worker, "the lock that ends first, and not its own");
     assert!(after <= JOINED && after > JOINED / 2);
-    let beat = bench.store.beat(&members[1], BEATEN, false).await.unwrap().unwrap();
+    let beat = bench.beat(&members[1], BEATEN, false).await.unwrap().unwrap();
     assert_eq!((beat.rank, beat.due.unwrap().worker), (0, members[2].worker));
 }
 
 #[tokio::test]
 async fn a_worker_alone_has_nobody_to_reap() {
     let (bench, members) = Bench::with_workers(1).await;
-    let beat = bench.store.beat(&members[0], BEATEN, false).await.unwrap().unwrap();
+    let beat = bench.beat(&members[0], BEATEN, false).await.unwrap().unwrap();
     assert_eq!(beat.due, None);
 }
 
@@ -173,10 +183,13 @@ async fn a_draining_worker_gets_no_new_job() {
     let (mut bench, members) = Bench::with_workers(2).await;
     let (_, grant) = bench.add("a", "one").await;
     bench.look();
-    let beat = bench.store.beat(&members[0], BEATEN, true).await.unwrap().unwrap();
-    assert_eq!(bench.look(), ["deadlines 1: 70s", "load 1: -", "lock:1: ME 70s"]);
+    let beat = bench.beat(&members[0], BEATEN, true).await.unwrap().unwrap();
+    assert_eq!(
+        bench.look(),
+        ["deadlines 1: 70s", "load 1: -", "lock:1: ME 70s", "terms 1: -", "terms changed: T"]
+    );
     assert_eq!(beat.rank, 1, "it acts after those that stay");
-    bench.store.beat(&members[0], BEATEN, true).await.unwrap().unwrap();
+    bench.beat(&members[0], BEATEN, true).await.unwrap().unwrap();
     assert_eq!(bench.look(), NOTHING);
     assert!(bench.release(members[0].worker, "a", grant).await);
     assert_eq!(
@@ -198,10 +211,10 @@ async fn beat_restores_a_lock_that_was_evicted_and_revives_none_that_has_ended()
     let (mut bench, members) = Bench::with_workers(1).await;
     bench.command(&["DEL", "@lock:1"]);
     bench.look();
-    assert!(bench.store.beat(&members[0], BEATEN, false).await.unwrap().is_ok());
+    assert!(bench.beat(&members[0], BEATEN, false).await.unwrap().is_ok());
     assert_eq!(bench.look(), ["deadlines 1: 70s", "lock:1: ME 70s"]);
     bench.end_lock(members[0].worker);
-    assert_eq!(bench.store.beat(&members[0], BEATEN, false).await.unwrap().unwrap_err(), Ended::Expired);
+    assert_eq!(bench.beat(&members[0], BEATEN, false).await.unwrap().unwrap_err(), Ended::Expired);
     assert_eq!(bench.look(), NOTHING);
 }
 
@@ -210,17 +223,17 @@ async fn beat_restores_a_lock_that_was_evicted_and_revives_none_that_has_ended()
 async fn a_lock_ends_by_itself_and_then_its_worker_cannot_beat_and_can_be_reaped() {
     let bench = Bench::new().await;
     let member = bench.reserved().await;
-    bench.store.join(&member, Duration::from_millis(40)).await.unwrap().unwrap();
+    bench.join(&member, Duration::from_millis(40)).await.unwrap().unwrap();
     let (lock, mut raw) = (bench.keys.lock(member.worker), bench.server.connect());
     until("the lock's key is gone", || raw.command(&["EXISTS", &lock]).int() == 0).await;
     // The key and the deadline may be a millisecond apart.
     loop {
-        match bench.store.reap(member.worker).await.unwrap().0 {
+        match bench.reap(member.worker).await.unwrap().0 {
             Reap::Alive { remaining } => assert!(remaining <= Duration::from_millis(2), "{remaining:?}"),
-            reap => break assert_eq!(reap, Reap::Reaped { moved: 0, left: 0 }),
+            reap => break assert_eq!(reap, reaped(0, 0)),
         }
     }
-    assert_eq!(bench.store.beat(&member, BEATEN, false).await.unwrap().unwrap_err(), Ended::Dead);
+    assert_eq!(bench.beat(&member, BEATEN, false).await.unwrap().unwrap_err(), Ended::Dead);
 }
 
 // A cluster that was wiped is not the same one, although it has workers of the same numbers.
@@ -233,14 +246,14 @@ async fn a_member_of_a_wiped_cluster_is_refused_everywhere() {
     for opened_anew in [false, true] {
         if opened_anew {
             let incarnation = bench.store.open("run-1").await.unwrap().incarnation;
-            assert_eq!(bench.store.reserve(&old.incarnation, RESERVED, vec![]).await.unwrap(), None);
+            assert_eq!(bench.reserve(&old.incarnation, RESERVED, vec![]).await.unwrap(), Err(RESET));
             bench.incarnation = incarnation;
             assert_eq!(bench.joined().await.worker, old.worker);
             bench.add("a", "one").await;
             bench.look();
         }
-        assert_eq!(bench.store.beat(old, BEATEN, false).await.unwrap().unwrap_err(), Ended::Reset);
-        assert_eq!(bench.store.join(old, JOINED).await.unwrap().unwrap_err(), Ended::Reset);
+        assert_eq!(bench.beat(old, BEATEN, false).await.unwrap().unwrap_err(), Ended::Reset);
+        assert_eq!(bench.join(old, JOINED).await.unwrap().unwrap_err(), RESET);
         assert_eq!(bench.store.sync(old, Revision(0), None).await.unwrap().unwrap_err(), Ended::Reset);
         assert_eq!(bench.store.leave(old).await.unwrap(), None);
         assert_eq!(bench.look(), NOTHING);
@@ -258,6 +271,8 @@ async fn a_worker_that_holds_nothing_leaves_without_a_trace() {
             "inbox 1: -",
             "load 1: -",
             "lock:1: -",
+            "terms 1: -",
+            "terms changed: T",
             "workers 1: -",
             "control <- Left(WorkerId(1))",
         ]
@@ -289,6 +304,8 @@ async fn what_a_leaving_worker_still_counts_as_its_own_moves_on() {
             "owner gone: -",
             "owner kept: a 2 r6 r3",
             "rev: r6",
+            "terms 1: -",
+            "terms changed: T",
             "workers 1: -",
             "inbox:2 <- r6 after r2: add kept r3 \"k\"",
             "released <- gone r4",
@@ -305,22 +322,26 @@ async fn leaving_in_batches_can_be_finished_by_another() {
     for job in ["a", "b", "c"] {
         bench.add(job, "x").await;
     }
-    let (inbox, released, control) =
-        (bench.keys.inbox_channel.clone(), bench.keys.released.clone(), bench.keys.control.clone());
-    let incarnation = bench.incarnation.clone();
     bench.look();
-    let args: [&[u8]; 6] =
-        [inbox.as_bytes(), released.as_bytes(), control.as_bytes(), b"1", b"1", incarnation.as_bytes()];
-    bench.run(&script::LEAVE, WorkerId(1), &args).await.unwrap();
+    bench.leave_batch(&members[0], 1).await;
     assert_eq!(
         bench.look(),
-        ["assigned a: -", "inbox 1: -", "load 1: -", "owner a: p 0 0 r2", "pending a: r2", "workers 1: -"]
+        [
+            "assigned a: -",
+            "inbox 1: -",
+            "load 1: -",
+            "owner a: p 0 0 r2",
+            "pending a: r2",
+            "terms 1: -",
+            "terms changed: T",
+            "workers 1: -",
+        ]
     );
-    assert_eq!(bench.store.beat(&members[0], BEATEN, false).await.unwrap().unwrap_err(), Ended::Dead);
+    assert_eq!(bench.beat(&members[0], BEATEN, false).await.unwrap().unwrap_err(), Ended::Dead);
     // A job is deleted meanwhile: its owner is told although it is as good as gone.
     assert!(matches!(bench.delete("b", None).await, DeleteCode::Releasing { .. }));
     bench.end_lock(members[0].worker);
-    assert_eq!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Reaped { moved: 2, left: 0 });
+    assert_eq!(bench.reap(members[0].worker).await.unwrap().0, reaped(2, 0));
     assert_eq!(
         bench.look(),
         [
@@ -342,8 +363,8 @@ async fn leaving_in_batches_can_be_finished_by_another() {
 async fn nobody_is_a_member_of_what_was_never_opened() {
     let (mut bench, _) = Bench::with_workers(0).await;
     let stranger = Member { worker: WorkerId(7), incarnation: "another".into() };
-    assert_eq!(bench.store.join(&stranger, JOINED).await.unwrap().unwrap_err(), Ended::Reset);
+    assert_eq!(bench.join(&stranger, JOINED).await.unwrap().unwrap_err(), RESET);
     let unknown = Member { worker: WorkerId(7), incarnation: bench.incarnation.clone() };
-    assert_eq!(bench.store.join(&unknown, JOINED).await.unwrap().unwrap_err(), Ended::Dead);
+    assert_eq!(bench.join(&unknown, JOINED).await.unwrap().unwrap_err(), DEAD);
     assert_eq!(bench.look(), NOTHING);
 }

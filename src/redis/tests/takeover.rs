@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::bench::{BEATEN, Bench, JOINED, id};
+use super::bench::{BEATEN, Bench, DEAD, JOINED, id, reaped};
 use crate::JobState;
-use crate::id::WorkerId;
-use crate::redis::script;
 use crate::redis::store::{DeleteCode, Ended, Reap};
 
 const NOTHING: [&str; 0] = [];
@@ -24,8 +22,8 @@ async fn the_jobs_of_a_dead_worker_go_on() {
     bench.delete("again", None).await;
     bench.add("again", "two").await;
     bench.end_lock(members[0].worker);
-    let (reap, due) = bench.store.reap(members[0].worker).await.unwrap();
-    assert_eq!((reap, due.unwrap().worker), (Reap::Reaped { moved: 3, left: 0 }, members[1].worker));
+    let (reap, due) = bench.reap(members[0].worker).await.unwrap();
+    assert_eq!((reap, due.unwrap().worker), (reaped(3, 0), members[1].worker));
     // r3, r4, r6: granted; r5, r7: deleted; r8: added again.
     assert_eq!(
         bench.look(),
@@ -42,6 +40,8 @@ async fn the_jobs_of_a_dead_worker_go_on() {
             "owner again: a 2 r11 r8",
             "owner gone: -",
             "rev: r11",
+            "terms 1: -",
+            "terms changed: T",
             "workers 1: -",
             "inbox:1 <- r9 after r7: fenced",
             "inbox:2 <- r10 after r2: add a r3 \"one\"",
@@ -51,7 +51,7 @@ async fn the_jobs_of_a_dead_worker_go_on() {
             "control <- Reaped(WorkerId(1))",
         ]
     );
-    assert_eq!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Nothing);
+    assert_eq!(bench.reap(members[0].worker).await.unwrap().0, Reap::Nothing);
     assert_eq!(bench.look(), NOTHING);
 }
 
@@ -63,12 +63,12 @@ async fn a_lock_that_has_not_ended_is_not_reaped() {
     bench.look();
     let is_alive =
         |reap| matches!(reap, Reap::Alive { remaining } if !remaining.is_zero() && remaining <= JOINED);
-    assert!(is_alive(bench.store.reap(worker).await.unwrap().0));
+    assert!(is_alive(bench.reap(worker).await.unwrap().0));
     assert_eq!(bench.look(), NOTHING);
     // Its key is gone before its time, evicted or deleted by hand: the worker still counts on its lease.
     bench.command(&["DEL", "@lock:1"]);
     bench.look();
-    assert!(is_alive(bench.store.reap(worker).await.unwrap().0));
+    assert!(is_alive(bench.reap(worker).await.unwrap().0));
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn a_number_that_was_reserved_and_never_joined_is_reaped() {
     let mut bench = Bench::new().await;
     let member = bench.reserved().await;
     bench.end_lock(member.worker);
-    assert_eq!(bench.store.reap(member.worker).await.unwrap(), (Reap::Reaped { moved: 0, left: 0 }, None));
+    assert_eq!(bench.reap(member.worker).await.unwrap(), (reaped(0, 0), None));
     assert_eq!(
         bench.look(),
         [
@@ -95,28 +95,25 @@ async fn another_reaper_finishes_what_one_began() {
     let (mut bench, members) = Bench::with_workers(1).await;
     let jobs: Vec<_> = (0..450).map(|job| (id(&format!("{job:03}")), Bytes::from_static(b"x"))).collect();
     for batch in jobs.chunks(200) {
-        bench.store.add(batch).await.unwrap();
+        bench.add_all(batch).await.unwrap();
     }
     let heir = bench.joined().await;
     bench.end_lock(members[0].worker);
     let other = bench.store(JOINED);
-    assert_eq!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Reaped { moved: 200, left: 250 });
+    other.open("run-1").await.unwrap(); // as everybody does first: a reap needs the server's clock
+    assert_eq!(bench.reap(members[0].worker).await.unwrap().0, reaped(200, 250));
     let told = bench.look();
     assert_eq!(told.last().unwrap(), "control <- Reaping(WorkerId(1))");
     assert_eq!(told.iter().filter(|line| line.ends_with("fenced")).count(), 1);
-    for ended in [
-        bench.store.beat(&members[0], BEATEN, false).await.unwrap().err(),
-        bench.store.join(&members[0], BEATEN).await.unwrap().err(),
-    ] {
-        assert_eq!(ended, Some(Ended::Dead));
-    }
+    assert_eq!(bench.beat(&members[0], BEATEN, false).await.unwrap().unwrap_err(), Ended::Dead);
+    assert_eq!(bench.join(&members[0], BEATEN).await.unwrap().unwrap_err(), DEAD);
     assert_eq!(bench.look(), NOTHING);
 
     // The survey still tells of it, so that it is not forgotten if the first reaper dies.
     assert_eq!(other.survey().await.unwrap().due.unwrap().worker, members[0].worker);
-    assert_eq!(other.reap(members[0].worker).await.unwrap().0, Reap::Reaped { moved: 200, left: 50 });
-    assert_eq!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Reaped { moved: 50, left: 0 });
-    assert_eq!(other.reap(members[0].worker).await.unwrap().0, Reap::Nothing);
+    assert_eq!(bench.reap_by(&other, members[0].worker).await.unwrap().0, reaped(200, 50));
+    assert_eq!(bench.reap(members[0].worker).await.unwrap().0, reaped(50, 0));
+    assert_eq!(bench.reap_by(&other, members[0].worker).await.unwrap().0, Reap::Nothing);
     let told = bench.look();
     assert_eq!(told.iter().filter(|line| line.ends_with("fenced")).count(), 0, "it was told already");
 
@@ -144,13 +141,10 @@ async fn what_happens_between_two_batches_leaves_no_trace_of_the_dead() {
         grants.insert(job, bench.add(job, "x").await.1);
     }
     bench.end_lock(members[0].worker);
-    let (inbox, released, control) =
-        (bench.keys.inbox_channel.clone(), bench.keys.released.clone(), bench.keys.control.clone());
-    let args: [&[u8]; 5] = [inbox.as_bytes(), released.as_bytes(), control.as_bytes(), b"1", b"1"];
-    bench.run(&script::REAP, WorkerId(1), &args).await.unwrap();
+    bench.reap_batch(members[0].worker, 1).await;
     assert!(matches!(bench.delete("b", None).await, DeleteCode::Releasing { .. }));
     assert!(bench.release(members[0].worker, "c", grants["c"]).await);
-    assert_eq!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Reaped { moved: 2, left: 0 });
+    assert_eq!(bench.reap(members[0].worker).await.unwrap().0, reaped(2, 0));
     bench.look();
     for key in ["@inbox", "@load", "@workers", "@deadlines", "@assigned", "@lock:1"] {
         assert_eq!(bench.command(&["EXISTS", key]).int(), 0, "{key} has something of it");
@@ -166,7 +160,7 @@ async fn an_orphan_of_the_index_is_dropped() {
     bench.command(&["HSET", "@owner", "a", "a 2 5 5"]);
     bench.command(&["ZADD", "@assigned", "67108869", "nothing"]);
     bench.end_lock(members[0].worker);
-    assert_eq!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Reaped { moved: 2, left: 0 });
+    assert_eq!(bench.reap(members[0].worker).await.unwrap().0, reaped(2, 0));
     let told = bench.look();
     assert!(
         told.contains(&"assigned a: -".into()) && told.contains(&"assigned nothing: -".into()),
@@ -183,10 +177,10 @@ async fn nobody_is_reaped_twice_at_once() {
     }
     bench.end_lock(members[0].worker);
     let worker = members[0].worker;
-    let answers = tokio::join!(bench.store.reap(worker), bench.store.reap(worker), bench.store.reap(worker));
+    let answers = tokio::join!(bench.reap(worker), bench.reap(worker), bench.reap(worker));
     let mut answers = [answers.0.unwrap().0, answers.1.unwrap().0, answers.2.unwrap().0];
     answers.sort_by_key(|reap| *reap == Reap::Nothing);
-    assert_eq!(answers, [Reap::Reaped { moved: 1, left: 0 }, Reap::Nothing, Reap::Nothing]);
+    assert_eq!(answers, [reaped(1, 0), Reap::Nothing, Reap::Nothing]);
     let told = bench.look();
     assert_eq!(told.iter().filter(|line| line.contains("add a")).count(), 1, "{told:?}");
 }

@@ -2,10 +2,9 @@
 
 use bytes::Bytes;
 
-use super::bench::{BEATEN, Bench, JOINED, RESERVED, id, kind, until};
+use super::bench::{BEATEN, Bench, JOINED, RESERVED, id, kind, reaped, until};
 use crate::ErrorKind;
 use crate::id::{Revision, WorkerId};
-use crate::redis::script;
 use crate::redis::store::{AddCode, DeleteCode, Ended, Reap};
 use crate::test_server::RedisServer;
 
@@ -26,18 +25,15 @@ async fn a_full_memory_refuses_what_is_new_and_nothing_else() {
     bench.look();
 
     let payload = Bytes::from(vec![b'x'; 10_000]);
-    let error = bench.store.add(&[(id("c"), payload.clone()), (id("d"), payload)]).await.unwrap_err();
+    let error = bench.add_all(&[(id("c"), payload.clone()), (id("d"), payload)]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
     assert!(error.is_retryable());
-    assert_eq!(
-        kind(bench.store.reserve(&bench.incarnation, RESERVED, vec![]).await),
-        Some(ErrorKind::OutOfMemory)
-    );
-    assert_eq!(kind(bench.store.join(&reserved, JOINED).await), Some(ErrorKind::OutOfMemory));
+    assert_eq!(kind(bench.reserve(&bench.incarnation, RESERVED, vec![]).await), Some(ErrorKind::OutOfMemory));
+    assert_eq!(kind(bench.join(&reserved, JOINED).await), Some(ErrorKind::OutOfMemory));
     assert_eq!(bench.look(), NOTHING);
 
     for member in &members {
-        assert!(bench.store.beat(member, BEATEN, false).await.unwrap().is_ok());
+        assert!(bench.beat(member, BEATEN, false).await.unwrap().is_ok());
     }
     assert_eq!(bench.look(), ["deadlines 1: 70s", "deadlines 2: 70s", "lock:1: ME 70s", "lock:2: ME 70s"]);
     assert_eq!(bench.store.sync(&members[0], Revision(0), None).await.unwrap().unwrap().rows.len(), 1);
@@ -46,7 +42,7 @@ async fn a_full_memory_refuses_what_is_new_and_nothing_else() {
     bench.command(&["CONFIG", "SET", "maxmemory", "0"]); // for the test's own command
     bench.end_lock(members[1].worker);
     bench.command(&["CONFIG", "SET", "maxmemory", "1"]);
-    assert_eq!(bench.store.reap(members[1].worker).await.unwrap().0, Reap::Reaped { moved: 1, left: 0 });
+    assert_eq!(bench.reap(members[1].worker).await.unwrap().0, reaped(1, 0));
     assert_eq!(bench.store.place().await.unwrap().waiting, 0);
     assert_eq!(bench.store.survey().await.unwrap().workers, 2);
     assert_eq!(bench.store.leave(&members[0]).await.unwrap(), Some((1, 0)));
@@ -75,7 +71,7 @@ async fn scripts_that_were_flushed_are_sent_again() {
     bench.add("a", "one").await;
     for _ in 0..2 {
         bench.command(&["SCRIPT", "FLUSH"]);
-        assert!(bench.store.beat(&members[0], BEATEN, false).await.unwrap().is_ok());
+        assert!(bench.beat(&members[0], BEATEN, false).await.unwrap().is_ok());
         bench.command(&["SCRIPT", "FLUSH"]);
         assert_eq!(bench.add("a", "two").await.0, AddCode::Existing);
         bench.command(&["SCRIPT", "FLUSH"]);
@@ -96,11 +92,11 @@ async fn scripts_run_on_a_node_of_a_cluster() {
     let (_, a) = bench.add("a", "one").await;
     bench.add("b", "two").await;
     bench.look();
-    assert!(bench.store.beat(&first, BEATEN, false).await.unwrap().is_ok());
+    assert!(bench.beat(&first, BEATEN, false).await.unwrap().is_ok());
     assert!(matches!(bench.delete("a", None).await, DeleteCode::Releasing { .. }));
     assert!(bench.release(first.worker, "a", a).await);
     bench.end_lock(second.worker);
-    assert_eq!(bench.store.reap(second.worker).await.unwrap().0, Reap::Reaped { moved: 1, left: 0 });
+    assert_eq!(bench.reap(second.worker).await.unwrap().0, reaped(1, 0));
     assert_eq!(bench.look().last().unwrap(), "control <- Reaped(WorkerId(2))");
     assert_eq!(bench.store.sync(&first, Revision(0), None).await.unwrap().unwrap().rows.len(), 1);
     assert_eq!(bench.store.list("0").await.unwrap().0.len(), 1);
@@ -137,11 +133,11 @@ async fn a_key_of_another_type_is_an_error() {
         let (store, member) = (&bench.store, &members[0]);
         let found = [
             kind(store.open("run-2").await),
-            kind(store.reserve(&bench.incarnation, RESERVED, vec![]).await),
-            kind(store.join(member, JOINED).await),
-            kind(store.beat(member, BEATEN, false).await),
+            kind(bench.reserve(&bench.incarnation, RESERVED, vec![]).await),
+            kind(bench.join(member, JOINED).await),
+            kind(bench.beat(member, BEATEN, false).await),
             kind(store.sync(member, Revision(0), None).await),
-            kind(store.add(&[(id("new"), Bytes::new())]).await),
+            kind(bench.add_all(&[(id("new"), Bytes::new())]).await),
             kind(store.delete(&[(id("held"), None)]).await),
             kind(store.release(member.worker, &[(id("other"), grant)]).await),
             kind(store.place().await),
@@ -149,7 +145,7 @@ async fn a_key_of_another_type_is_an_error() {
             kind(store.roster("0").await),
             kind(store.list("0").await),
             kind(store.find(&id("held")).await),
-            kind(store.reap(member.worker).await),
+            kind(bench.reap(member.worker).await),
             kind(store.leave(member).await),
         ];
         let wrong = found.iter().flatten().filter(|kind| **kind != ErrorKind::Protocol).count();
@@ -162,15 +158,27 @@ async fn a_key_of_another_type_is_an_error() {
 // A record that cannot be read says nothing of who holds the job: no second owner is made of it.
 #[tokio::test]
 async fn a_job_whose_record_cannot_be_read_is_left_alone() {
-    let records =
-        ["", "a", "a 1 2", "a 1 2 3 4", "a x 2 3", "message", "a 1 2 -3", "ab 1 2 3", "a  1 2 3", "\0"];
+    let records = [
+        "",
+        "a",
+        "a 1 2",
+        "a 1 2 3 4 5",
+        "a 1 2 3 x",
+        "a 1 2 3 ",
+        "a x 2 3",
+        "message",
+        "a 1 2 -3",
+        "ab 1 2 3",
+        "a  1 2 3",
+        "\0",
+    ];
     for record in records {
         let (mut bench, members) = Bench::with_workers(1).await;
         let (_, grant) = bench.add("a", "one").await;
         bench.command(&["HSET", "@owner", "a", record]);
         bench.look();
         assert_eq!(
-            kind(bench.store.add(&[(id("a"), Bytes::new())]).await),
+            kind(bench.add_all(&[(id("a"), Bytes::new())]).await),
             Some(ErrorKind::Protocol),
             "{record}"
         );
@@ -190,7 +198,7 @@ async fn a_job_whose_record_cannot_be_read_is_left_alone() {
         // It keeps nobody from what is in order.
         assert_eq!(bench.add("b", "two").await.0, AddCode::Assigned);
         bench.end_lock(members[0].worker);
-        assert_eq!(bench.store.reap(members[0].worker).await.unwrap().0, Reap::Reaped { moved: 2, left: 0 });
+        assert_eq!(bench.reap(members[0].worker).await.unwrap().0, reaped(2, 0));
         assert_eq!(bench.command(&["HGET", "@owner", "a"]).text(), record);
     }
 }
@@ -215,19 +223,19 @@ async fn numbers_that_are_none_do_no_harm() {
         // What they answer is of no matter here; that they do is.
         let _ = store.open("run-1").await;
         let _ = store.open("run-2").await;
-        let _ = store.reserve(&bench.incarnation, RESERVED, vec![]).await;
-        let _ = store.join(member, JOINED).await;
-        let _ = store.beat(member, BEATEN, false).await;
+        let _ = bench.reserve(&bench.incarnation, RESERVED, vec![]).await;
+        let _ = bench.join(member, JOINED).await;
+        let _ = bench.beat(member, BEATEN, false).await;
         let _ = store.sync(member, Revision(0), None).await;
-        let _ = store.add(&[(id("b"), Bytes::new())]).await;
+        let _ = bench.add_all(&[(id("b"), Bytes::new())]).await;
         let _ = store.delete(&[(id("a"), None)]).await;
         let _ = store.place().await;
         let _ = store.survey().await;
         let _ = store.roster("0").await;
         let _ = store.list("0").await;
         let _ = store.find(&id("a")).await;
-        let _ = store.reap(WorkerId(u64::MAX)).await;
-        let _ = store.reap(member.worker).await;
+        let _ = bench.reap(WorkerId(u64::MAX)).await;
+        let _ = bench.reap(member.worker).await;
         let _ = store.leave(member).await;
         assert!(bench.command(&["PING"]).text() == "PONG");
     }
@@ -253,10 +261,10 @@ async fn a_restart_keeps_the_cluster_or_ends_it() {
     bench.reconnect().await;
     assert_eq!(bench.store.open("run-2").await.unwrap().incarnation, bench.incarnation);
     assert_eq!(bench.add("a", "two").await, (AddCode::Existing, born));
-    assert!(bench.store.beat(&member, BEATEN, false).await.unwrap().is_ok());
+    assert!(bench.beat(&member, BEATEN, false).await.unwrap().is_ok());
     bench.server.restart(false);
     bench.reconnect().await;
-    assert_eq!(bench.store.beat(&member, BEATEN, false).await.unwrap().unwrap_err(), Ended::Reset);
+    assert_eq!(bench.beat(&member, BEATEN, false).await.unwrap().unwrap_err(), Ended::Reset);
 }
 
 // The sum of it: whatever order calls come in, the index, the loads and the records say the same.
@@ -285,28 +293,19 @@ async fn any_order_of_calls_keeps_the_keyspace_in_one_piece() {
                 }
             }
             10 => {
-                let _ = bench.store.beat(&member, BEATEN, below(4) == 0).await.unwrap();
+                let _ = bench.beat(&member, BEATEN, below(4) == 0).await.unwrap();
             }
             11 => drop(bench.store.place().await.unwrap()),
             12 if below(3) == 0 => {
                 bench.end_lock(member.worker);
                 // In batches of one, and not always to the end.
-                let worker = member.worker.to_string();
-                let (inbox, released, control) = (
-                    bench.keys.inbox_channel.clone(),
-                    bench.keys.released.clone(),
-                    bench.keys.control.clone(),
-                );
-                let args =
-                    [inbox.as_bytes(), released.as_bytes(), control.as_bytes(), worker.as_bytes(), b"1"];
                 for _ in 0..below(4) {
-                    bench.run(&script::REAP, member.worker, &args).await.unwrap();
+                    bench.reap_batch(member.worker, 1).await;
                 }
                 if below(2) == 0 {
-                    while matches!(
-                        bench.store.reap(member.worker).await.unwrap().0,
-                        Reap::Reaped { left: 1.., .. }
-                    ) {}
+                    while matches!(bench.reap(member.worker).await.unwrap().0, Reap::Reaped { left: 1.., .. })
+                    {
+                    }
                 }
             }
             13 if below(8) == 0 => drop(bench.store.leave(&member).await.unwrap()),
@@ -315,7 +314,7 @@ async fn any_order_of_calls_keeps_the_keyspace_in_one_piece() {
                 let at = below(members.len() as u64) as usize;
                 let member = members.remove(at);
                 bench.end_lock(member.worker);
-                bench.store.reap(member.worker).await.unwrap();
+                bench.reap(member.worker).await.unwrap();
             }
         }
         if let Err(fault) = whole(&mut bench) {

@@ -15,6 +15,12 @@ local function int(n)
   return string.format('%.0f', n)
 end
 
+-- A number as it is stored, where anybody may have written: what is none counts as 0.
+local function number_of(text)
+  local number = tonumber(text or '0')
+  return number and math.abs(number) < 9007199254740992 and number or 0 -- 2^53; not a number is not less either
+end
+
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local now_ms = math.floor(now_us / 1000)
@@ -36,8 +42,12 @@ local function owner_of(job)
   if not record then
     return nil
   end
-  local state, worker, grant, born, changed = string.match(record, '^([parmq]) (%d+) (%d+) (%d+) ?(%d*)$')
-  return state or '?', worker, grant, born, changed ~= '' and changed or nil
+  local state, worker, grant, born, rest = string.match(record, '^([parmq]) (%d+) (%d+) (%d+)(.*)$')
+  local changed = rest and string.match(rest, '^ (%d+)$')
+  if not state or (rest ~= '' and not changed) then
+    return '?'
+  end
+  return state, worker, grant, born, changed
 end
 
 local function write_owner(job, state, worker, grant, born, changed)

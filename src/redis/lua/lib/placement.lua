@@ -1,8 +1,7 @@
--- placement: who gets a job that nobody holds, and what follows when one is let go of. Needs push and terms.
+-- placement: who gets a job that nobody holds, and what follows when one is let go of. Needs push, terms, suspicion.
 
 local AT_ONCE = 100 -- ms of a worker's rate that may be handed to it at once
 local LOOK_AT = 16 -- workers that are looked at for one job, where the first will not do
-local HISTORY = 8 -- crashes of a job that are remembered
 
 -- worker -> when (ms) it has worked off what it was handed, at its rate
 local busy = {}
@@ -13,27 +12,13 @@ local function is_ready(worker, terms)
   if terms.rate == 0 then
     return true
   end
-  local at = math.max(busy[worker] or tonumber(redis.call('HGET', K.terms, worker .. ':handed') or '0'), now_ms)
+  local at = math.max(busy[worker] or number_of(redis.call('HGET', K.terms, worker .. ':handed')), now_ms)
   busy[worker] = at
   if at - now_ms <= AT_ONCE then
     return true
   end
   pause = math.min(pause or math.huge, at - AT_ONCE - now_ms)
   return false
-end
-
--- Crashes that a job is suspected of; and of a worker: the largest suspicion among its jobs, and how many have it.
-local suspects = nil
-local function suspicion_of(job)
-  if suspects == nil then
-    suspects = redis.call('HLEN', K.crashes) > 0
-  end
-  return suspects and tonumber(string.match(redis.call('HGET', K.crashes, job) or '', '^%d+') or '0') or 0
-end
-
-local function blame_of(worker)
-  local level, count, since = string.match(redis.call('HGET', K.terms, worker .. ':blame') or '', '^(%d+) (%d+) (%d+)$')
-  return tonumber(level or '0'), tonumber(count or '0'), tonumber(since or '0')
 end
 
 -- The least loaded worker with room. `paced`: only who takes more by its rate. `suspicion`: rather one that has no job
@@ -48,7 +33,7 @@ local function choose(paced, suspicion)
     end
     local terms = terms_of(worker)
     if terms and (not paced or is_ready(worker, terms)) then
-      if suspicion == 0 or blame_of(worker) < suspicion then
+      if suspicion == 0 or blame_of(worker, now_ms, FADES) < suspicion then
         return worker, load, terms
       end
       second = second or { worker, load, terms }
@@ -60,16 +45,19 @@ local function choose(paced, suspicion)
   end
 end
 
--- Who was to take over from this worker, as it came back under the same name, or that one's heir.
+-- Who came after this worker under the same name, if it has room. Not paced: what waits for it would go to others.
+local heirs = {}
 local function heir_of(worker)
-  for _ = 1, 8 do
-    worker = redis.call('HGET', K.terms, worker .. ':heir')
-    if not worker then
-      return nil
-    end
-    local load, terms = tonumber(redis.call('ZSCORE', K.load, worker) or FULL), terms_of(worker)
+  local heir = heirs[worker]
+  if heir == nil then
+    local name = name_of(worker)
+    heir = name and named(name) or false
+    heirs[worker] = heir
+  end
+  if heir and heir ~= worker then
+    local load, terms = tonumber(redis.call('ZSCORE', K.load, heir) or FULL), terms_of(heir)
     if load < FULL and terms then
-      return worker, load, terms
+      return heir, load, terms
     end
   end
 end
@@ -78,13 +66,7 @@ local function hand(job, born, changed, payload, grant, suspicion, worker, load,
   write_owner(job, 'a', worker, int(grant), born, changed)
   redis.call('ZADD', K.assigned, score_of(worker, grant), job)
   set_held(worker, terms, held_by(terms, load) + 1)
-  if suspicion > 0 then
-    local level, count = blame_of(worker)
-    if suspicion >= level then
-      count = suspicion > level and 1 or count + 1
-      redis.call('HSET', K.terms, worker .. ':blame', suspicion .. ' ' .. count .. ' ' .. int(now_ms))
-    end
-  end
+  note_suspect(worker, suspicion)
   send(worker, grant, { 0, 0, 0, ADD, job, tonumber(born) }, payload)
 end
 
@@ -124,8 +106,8 @@ local function let_go(job, state, worker, grant, born, changed)
   if load and terms then
     set_held(worker, terms, held_by(terms, tonumber(load)) - 1)
   end
-  if state == 'm' and redis.call('HINCRBY', K.terms, worker .. ':moving', -1) <= 0 then
-    redis.call('HDEL', K.terms, worker .. ':moving')
+  if state == 'm' then
+    set_moving(worker, moving_of(worker) - 1)
   end
   if state == 'r' then
     redis.call('SPUBLISH', K.released_channel, cmsgpack.pack({ FRAME, job, tonumber(grant) }))
@@ -156,8 +138,8 @@ local function fill(limit)
   return placed
 end
 
--- Moves at most `limit` of a worker's jobs on. `judge(job, grant)`, if given, says of each whether it is set aside.
--- Returns how many it moved and how many are left.
+-- Moves at most `limit` of a worker's jobs on. `judge(job, grant, born, changed)`, if given, says of each whether it was
+-- set aside. Returns how many it dealt with and how many are left.
 local function evict(worker, limit, judge)
   local low, high = range_of(worker)
   local jobs = redis.call('ZRANGE', K.assigned, low, high, 'BYSCORE', 'LIMIT', 0, limit)
@@ -165,11 +147,7 @@ local function evict(worker, limit, judge)
     local state, holder, grant, born, changed = owner_of(job)
     if holder ~= worker then
       redis.call('ZREM', K.assigned, job) -- an orphan of the index: the record decides
-    elseif judge and state ~= 'r' and judge(job, grant) then
-      redis.call('ZREM', K.assigned, job)
-      write_owner(job, 'q', '0', '0', born, changed)
-      redis.call('ZADD', K.quarantine, int(now_ms), job)
-    else
+    elseif state == 'r' or not judge or not judge(job, grant, born, changed) then
       let_go(job, state, worker, grant, born, changed)
     end
   end
