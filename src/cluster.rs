@@ -377,8 +377,8 @@ impl ClusterBuilder {
 
     /// After how many crashes of its owners a job is quarantined; 0: never. Default 3: one crash is nobody's fault.
     ///
-    /// A crash is the end of a worker's lock within a minute (or three times to live of a lock) after it was given the job.
-    /// All jobs that it was given in that time are suspect, and of these only the ones that were suspected most
+    /// A crash is the death of a worker within a minute after it was given the job. All jobs that it was given in that time
+    /// are suspect, and of these only the ones that were suspected most
     /// often before; the suspects go to different workers, so that after a few crashes one is left. Only a single
     /// suspect is quarantined. In a cluster of one worker nothing can be told apart, and nothing is, unless it has but
     /// one job. Set it alike in every process.

@@ -1,8 +1,8 @@
 //! A cluster that loses a worker and loses nothing: `make demo`.
 //!
 //! One master process and four worker processes on a private server. 1,000 mailboxes are added, some deleted; one
-//! worker is killed, one is stopped in order, one is killed while the server announces nothing. At the end
-//! it is counted, from what the worker processes reported, what was lost, held twice, or out of turn.
+//! worker is killed, a new one joins and gets its share, one is stopped in order, one is killed while the server announces
+//! nothing. At the end it is counted, from what the worker processes reported, what was lost, held twice, or out of turn.
 
 mod children;
 mod roles;
@@ -13,12 +13,18 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use assemblage::Rebalance;
 use children::{Child, Report};
 use server::PrivateServer;
 use tally::Tally;
 
 /// Short, so that nobody has to wait; the default is 5 s.
 const LOCK_TTL: Duration = Duration::from_secs(2);
+/// Half of the difference at a time and at once, for the same reason; the default is a tenth, ten seconds after the join.
+fn rebalance() -> Rebalance {
+    Rebalance::default().share(0.5).delay(Duration::ZERO)
+}
+
 const JOBS: usize = 1_000;
 const DELETED: usize = 100;
 
@@ -60,6 +66,11 @@ fn supervise() -> Result<ExitCode, Box<dyn Error>> {
     tally.killed(number, &master)?;
     tally.wait_until_held(&format!("worker {name} is killed (SIGKILL) with {moved} mailboxes"), left)?;
     tally.print_takeover(number);
+
+    let child = Child::worker(&server.url(), tally.sender())?;
+    let number = tally.wait_for_worker("E", &child)?;
+    workers.push(("E", number, child));
+    tally.wait_until_even("worker E joins and gets its share", left)?;
 
     let (name, number, child) = workers.remove(0);
     let moved = tally.held_by(number);

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::LOCK_TTL;
 use crate::children::{monotonic_us, say};
+use crate::{LOCK_TTL, rebalance};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -27,7 +27,7 @@ pub(crate) fn run(role: impl Future<Output = Outcome>) -> Outcome {
 }
 
 async fn connect(url: &str) -> Result<Cluster, Box<dyn Error>> {
-    Ok(Cluster::builder("mail").lock_ttl(LOCK_TTL).connect_url(url).await?)
+    Ok(Cluster::builder("mail").lock_ttl(LOCK_TTL).rebalance(rebalance()).connect_url(url).await?)
 }
 
 /// Holds what it is given, reports it, and leaves in order at SIGTERM.

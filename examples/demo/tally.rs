@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::JOBS;
-use crate::children::{Child, Report};
+use crate::children::{Child, Report, monotonic_us};
 
 /// How long a step may take before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,16 +23,20 @@ pub(crate) struct Tally {
     jobs: HashMap<String, Job>,
     lock_ends: HashMap<u64, u64>,
     closed: HashSet<u64>,
+    adds: usize,
     held_twice: usize,
     out_of_turn: usize,
     bars: MultiProgress,
     step: Instant,
+    /// When this step began, and the one before it, by the clock of the reports.
+    began: [u64; 2],
 }
 
 struct Worker {
     number: u64,
     name: &'static str,
     held: usize,
+    gone: bool,
     bar: ProgressBar,
 }
 
@@ -56,10 +60,12 @@ impl Tally {
             jobs: HashMap::new(),
             lock_ends: HashMap::new(),
             closed: HashSet::new(),
+            adds: 0,
             held_twice: 0,
             out_of_turn: 0,
             bars: MultiProgress::new(),
             step: Instant::now(),
+            began: [monotonic_us(); 2],
         }
     }
 
@@ -98,7 +104,7 @@ impl Tally {
         let Report::WorkerReady { worker: number, .. } = ready else { return Err("no worker".into()) };
         let style = ProgressStyle::with_template("  worker {prefix}  {bar:50}  {pos:>4}  {msg}")?;
         let bar = self.bars.add(ProgressBar::new(JOBS as u64).with_style(style).with_prefix(name));
-        self.workers.insert(pid, Worker { number, name, held: 0, bar });
+        self.workers.insert(pid, Worker { number, name, held: 0, gone: false, bar });
         Ok(number)
     }
 
@@ -112,7 +118,32 @@ impl Tally {
             self.take_in(&report);
         }
         self.line(&format!("{what}: {count} held ({:.2} s)", self.step.elapsed().as_secs_f64()));
-        self.step = Instant::now();
+        self.end_step();
+        Ok(())
+    }
+
+    /// Takes in reports until the living workers hold so many jobs, and each about as many.
+    pub(crate) fn wait_until_even(&mut self, what: &str, count: usize) -> Result<(), Box<dyn Error>> {
+        let (start, before) = (Instant::now(), self.adds);
+        loop {
+            let living = self.workers.values().filter(|worker| !worker.gone).map(|worker| worker.held);
+            let shares: Vec<usize> = living.collect();
+            let (least, most) = (shares.iter().min().unwrap_or(&0), shares.iter().max().unwrap_or(&0));
+            // Rebalancing ends where no two workers differ by a twentieth of a fair share.
+            if shares.iter().sum::<usize>() == count && (most - least) * 20 <= most + shares.len() {
+                break;
+            }
+            let left = PATIENCE.saturating_sub(start.elapsed());
+            let report = self
+                .reports
+                .recv_timeout(left)
+                .map_err(|_| format!("{what}: not even after {PATIENCE:?}"))?;
+            self.take_in(&report);
+        }
+        let (moved, took) = (self.adds - before, self.step.elapsed().as_secs_f64());
+        self.line(&format!("{what}: {moved} moved, one by one as they were let go of ({took:.2} s)"));
+        self.line(&format!("  held now by {}", self.shares()));
+        self.end_step();
         Ok(())
     }
 
@@ -138,6 +169,11 @@ impl Tally {
         Ok(())
     }
 
+    fn end_step(&mut self) {
+        self.step = Instant::now();
+        self.began = [monotonic_us(), self.began[0]];
+    }
+
     fn take_in(&mut self, report: &Report) {
         match report {
             Report::Added { job } => {
@@ -161,6 +197,7 @@ impl Tally {
 
     fn add(&mut self, pid: u32, job: &str, epoch: u64, at: u64) {
         let Some(worker) = self.workers.get_mut(&pid) else { return };
+        self.adds += 1;
         worker.held += 1;
         worker.bar.set_position(worker.held as u64);
         let number = worker.number;
@@ -203,12 +240,14 @@ impl Tally {
     }
 
     pub(crate) fn shares(&self) -> String {
-        let shares: BTreeMap<_, _> = self.workers.values().map(|worker| (worker.name, worker.held)).collect();
+        let living = self.workers.values().filter(|worker| !worker.gone);
+        let shares: BTreeMap<_, _> = living.map(|worker| (worker.name, worker.held)).collect();
         shares.iter().map(|(name, held)| format!("{name} {held}")).collect::<Vec<_>>().join(", ")
     }
 
-    fn retire(&self, number: u64, how: &str) {
-        if let Some(worker) = self.workers.values().find(|worker| worker.number == number) {
+    fn retire(&mut self, number: u64, how: &str) {
+        if let Some(worker) = self.workers.values_mut().find(|worker| worker.number == number) {
+            worker.gone = true;
             worker.bar.abandon_with_message(how.to_owned());
         }
     }
@@ -236,10 +275,12 @@ impl Tally {
         }
     }
 
-    /// Milliseconds from when this worker let go (or `since`) to the `Add` at the next, sorted.
+    /// Milliseconds from when this worker let go (or `since`) to the `Add` at the next, sorted; of the last step.
     fn times_after(&self, number: u64, since: u64) -> Vec<f64> {
         let moved = self.jobs.values().filter_map(|job| match job.before {
-            Some((before, until)) if before == number && job.holder.is_some() => {
+            Some((before, until))
+                if before == number && job.holder.is_some() && job.added_at >= self.began[1] =>
+            {
                 Some((job.added_at as f64 - until.max(since) as f64) / 1_000.0)
             }
             _ => None,

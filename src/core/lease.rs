@@ -38,19 +38,36 @@ enum Phase {
     Fenced,
 }
 
-/// What a worker does when it cannot be sure of its lock any more.
+/// What a worker does when it cannot be sure of its lock any more: when no heartbeat was answered for nearly as long as
+/// the lock lives.
+///
+/// A worker that hears nothing from the server cannot tell whether the server is away, for everybody, or whether it is
+/// cut off alone, and others have its jobs already. One of the two has to be risked:
+///
+/// | | [`Strict`](Self::Strict) | [`Lenient`](Self::Lenient) |
+/// |---|---|---|
+/// | the server is away for longer than a lock lives | every worker gives up its jobs and closes; they wait for the next that joins | everybody goes on; when the server is back, heartbeats revive the locks, and no job moves |
+/// | one worker is cut off from the server | it gives up its jobs before others get them | it goes on beside the worker that got its jobs, until it hears of it |
+/// | a process is stopped, and goes on later | it gives everything up before its consumer gets anything else | it gives everything up when the server's answer comes |
+/// | what makes two owners at once impossible | handlers that stop within the [fence margin](crate::ClusterBuilder::fence_margin) | nothing; only the [epoch](crate::Epoch) tells who is right |
+///
+/// **Take `Strict`**, the default, where two at once do harm and cannot be told apart afterwards: a mailbox whose sessions
+/// are counted, an order book, a device. Make [`lock_ttl`](crate::ClusterBuilder::lock_ttl) longer than the server is
+/// ever away for a failover or a restart, and nothing stops for that.
+///
+/// **Take `Lenient`** where a pause is worse than two at once: reading sensors, watching prices, whatever
+/// is done twice without harm; or where everything that a job writes goes where its epoch is checked.
+///
+/// It is each worker's own choice ([`WorkerOptions::fence`](crate::WorkerOptions::fence)). Whoever takes over dead workers'
+/// jobs waits for a heartbeat's time after the server was away, so that lenient workers come first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fence {
-    /// It gives everything up, by its own clock, before its lock can end. No two workers hold a job as long as handlers
-    /// stop within the [fence margin](crate::ClusterBuilder::fence_margin). A server that is away for about a lock's
-    /// time to live stops every worker. Take this where two at once do harm: a mailbox, an order book, a device.
+    /// It gives everything up, by its own clock, before its lock can end.
     #[default]
     Strict,
     /// It goes on until the server says that its jobs were given to others; if they were not, its next heartbeat
-    /// revives the lock. A server that is away stops nobody. But a worker that is cut off alone goes on beside the
-    /// one that got its jobs, until it hears of it. Take this where a pause is worse than two at once, or
-    /// where the [epoch](crate::Epoch) is checked with every write.
+    /// revives the lock.
     Lenient,
 }
 

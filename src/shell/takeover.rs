@@ -26,7 +26,7 @@ const LAST_PLACER: u64 = 2;
 /// The shortest pause between two such batches.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// A job's owner is suspected to have crashed by it within this time, or three times to live of a lock.
+/// A job is suspect if its owner died within this time after it was given it.
 const CRASH_WINDOW: Duration = Duration::from_secs(60);
 
 /// How long a reap may be on its way at least: what is later may find workers that are silent only because the
@@ -69,11 +69,10 @@ enum Done {
 impl Takeover {
     /// For a worker, or for a master (which is nobody's successor, and acts at once).
     pub(crate) fn new(store: Arc<Store>, settings: &Settings, me: Option<WorkerId>) -> Self {
-        let window = CRASH_WINDOW.max(3 * settings.lock_ttl);
         Self {
             store,
             heartbeat: settings.heartbeat(),
-            suspicion: Suspicion { crashes: settings.max_crashes, window },
+            suspicion: Suspicion { crashes: settings.max_crashes, window: CRASH_WINDOW },
             rebalance: settings.rebalance,
             rank: 0,
             hold: Hold::Free,

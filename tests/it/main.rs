@@ -3,8 +3,10 @@
 mod support;
 
 mod faults;
+mod fences;
 mod house;
 mod old_interface;
+mod placement;
 mod releasing;
 mod takeover;
 mod worker;

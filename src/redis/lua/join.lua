@@ -59,6 +59,7 @@ if first then
   -- The chain of frames starts at a revision of its own, so that no older number's chain fits it.
   redis.call('HSET', K.inbox, worker, int(tick()))
   admit(worker, terms)
+  redis.call('HSET', K.terms, worker .. ':ttl', ttl)
   if name ~= '' then
     redis.call('HSET', K.terms, 'name:' .. name, worker, worker .. ':name', grace .. ' ' .. name)
   end

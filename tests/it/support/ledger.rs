@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use assemblage::{CloseReason, Event, JobId, Worker, WorkerHandle, WorkerId};
+use assemblage::{CloseReason, Event, Job, JobId, Worker, WorkerHandle, WorkerId};
 use futures::StreamExt;
 use tokio::task::JoinHandle;
 
@@ -18,6 +19,11 @@ struct Book {
     violations: Vec<String>,
     updates: usize,
     errors: Vec<String>,
+    /// The newest payload of each, where it is text.
+    payloads: HashMap<JobId, String>,
+    /// Since when a job is held by nobody.
+    free_since: HashMap<JobId, Instant>,
+    longest_gap: Duration,
 }
 
 impl Ledger {
@@ -33,12 +39,14 @@ impl Ledger {
                 match event {
                     Event::Add(job) => {
                         ledger.add(worker.id(), job.id(), job.epoch().get());
+                        ledger.note_payload(&job);
                         if held.insert(job.id().clone(), job).is_some() {
                             ledger.violation("two Adds in a row".into());
                         }
                     }
                     Event::Update(job) => {
                         ledger.update(worker.id(), job.id(), job.epoch().get());
+                        ledger.note_payload(&job);
                         if held.insert(job.id().clone(), job).is_none() {
                             ledger.violation("an Update without an Add".into());
                         }
@@ -74,6 +82,15 @@ impl Ledger {
             book.violations.push(format!("{job}: epoch {epoch} after {last}"));
         }
         *book.moves.entry(job.clone()).or_default() += 1;
+        if let Some(since) = book.free_since.remove(job) {
+            book.longest_gap = book.longest_gap.max(since.elapsed());
+        }
+    }
+
+    fn note_payload(&self, job: &Job) {
+        if let Ok(text) = job.payload::<String>() {
+            self.0.lock().unwrap().payloads.insert(job.id().clone(), text);
+        }
     }
 
     fn update(&self, worker: WorkerId, job: &JobId, epoch: u64) {
@@ -93,6 +110,7 @@ impl Ledger {
         if book.holders.remove(job) != Some(worker) {
             book.violations.push(format!("{job}: deleted at worker {worker} that does not hold it"));
         }
+        book.free_since.insert(job.clone(), Instant::now());
     }
 
     fn violation(&self, text: String) {
@@ -110,6 +128,16 @@ impl Ledger {
 
     pub(crate) fn updates(&self) -> usize {
         self.0.lock().unwrap().updates
+    }
+
+    /// The newest payload that was seen of a job, if it is text.
+    pub(crate) fn payload(&self, job: &JobId) -> String {
+        self.0.lock().unwrap().payloads.get(job).cloned().unwrap_or_default()
+    }
+
+    /// The longest time from a job's `Delete` to its next `Add`.
+    pub(crate) fn longest_gap(&self) -> Duration {
+        self.0.lock().unwrap().longest_gap
     }
 
     /// How often a job was added to a worker.

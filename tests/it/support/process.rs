@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use assemblage::{Cluster, Event, JobId, Master};
+use assemblage::{Cluster, Event, Fence, JobId, Master, WorkerOptions};
 use futures::StreamExt;
 use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
@@ -41,10 +41,11 @@ impl Process {
         Self::start("master", server, ttl)
     }
 
-    fn start(role: &str, server: &RedisServer, ttl: Duration) -> Self {
+    /// A process with a role and its options, such as `worker capacity=10 name=gw-1`.
+    pub(crate) fn start(role: &str, server: &RedisServer, ttl: Duration) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this binary"))
             .args(["support::process::child", "--exact", "--nocapture"])
-            .env(ROLE, format!("{role} {} {}", server.url(), ttl.as_millis()))
+            .env(ROLE, format!("{} {} {role}", server.url(), ttl.as_millis()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -103,6 +104,10 @@ impl Process {
             .expect("can be signalled");
     }
 
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     pub(crate) fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         self.child.wait().expect("it ends");
@@ -146,26 +151,46 @@ fn child() {
         std::process::exit(0);
     });
     let words: Vec<&str> = role.split(' ').collect();
-    let ttl = Duration::from_millis(words[2].parse().expect("milliseconds"));
+    let ttl = Duration::from_millis(words[1].parse().expect("milliseconds"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let cluster =
-            Cluster::builder("test").lock_ttl(ttl).connect_url(words[1]).await.expect("the child connects");
-        match words[0] {
-            "worker" => work(cluster).await,
+            Cluster::builder("test").lock_ttl(ttl).connect_url(words[0]).await.expect("the child connects");
+        match words[2] {
+            "worker" => work(cluster, options(&words[3..])).await,
             _ => preside(cluster.master().await.expect("a master")).await,
         }
     });
 }
 
-async fn work(cluster: Cluster) {
-    let mut worker = cluster.worker().await.expect("the child joins");
+fn options(words: &[&str]) -> WorkerOptions {
+    words.iter().fold(WorkerOptions::default(), |options, word| {
+        let (key, value) = word.split_once('=').expect("key=value");
+        let number = || value.parse::<u32>().expect("a number");
+        match key {
+            "capacity" => options.capacity(number()),
+            "weight" => options.weight(number()),
+            "rate" => options.takeover_rate(number()),
+            "name" => options.name(value),
+            "grace" => options.grace(Duration::from_millis(number().into())),
+            "fence" => options.fence(Fence::Lenient),
+            _ => panic!("no such option: {word}"),
+        }
+    })
+}
+
+/// Holds what it is given; a job with the payload `abort` is the end of it.
+async fn work(cluster: Cluster, options: WorkerOptions) {
+    let mut worker = cluster.worker_with(options).await.expect("the child joins");
     let mut held = HashMap::new();
     say(format_args!("ready {}", worker.id()));
     while let Some(event) = worker.next().await {
         match event {
             Event::Add(job) => {
                 say(format_args!("add {} {} {}", job.id(), job.epoch(), monotonic_us()));
+                if job.payload::<&str>().is_ok_and(|payload| payload == "abort") {
+                    std::process::abort();
+                }
                 held.insert(job.id().clone(), job);
             }
             Event::Delete(deletion) => {

@@ -1,7 +1,8 @@
 -- suspicion: which job it was that killed its workers. Needs base.
 --
--- Nobody knows. Suspect are the jobs that a worker was given within the window before its lock ended, and of these the
--- ones that were suspected most often before. So that the next crash tells them apart, they are given to workers that
+-- Nobody knows. Suspect are the jobs that a worker was given within the window before its last heartbeat, or while the
+-- next was not overdue (what came later was given to a dead one), and of these the ones that were suspected most
+-- often before. So that the next crash tells them apart, they are given to workers that
 -- have no job that is as suspect; and one that is the only suspect, and has been one often enough, is set aside.
 --
 -- {p}:crashes: job -> "<count> <worker>@<ms> ...", the last crashes that it is suspected of.
@@ -19,10 +20,17 @@ local function suspicion_of(job)
   return suspects and tonumber(string.match(redis.call('HGET', K.crashes, job) or '', '^%d+') or '0') or 0
 end
 
--- How suspect the most suspect jobs are that it was given within `window` before `at`, and how many: 0, 0 without any.
-local function blame_of(worker, at, window)
+-- Which grants, by their time in ms, may have killed a worker whose lock ended at `ended`: from, to. Its last heartbeat
+-- was one time to live earlier, and the next was due a third of that later.
+local function fatal(worker, ended, window)
+  local ttl = number_of(redis.call('HGET', K.terms, worker .. ':ttl'))
+  return ended - ttl - window, ended - ttl / 2
+end
+
+-- How suspect the most suspect jobs are that it was given between `from` and `to`, and how many: 0, 0 without any.
+local function blame_of(worker, from, to)
   local count, jobs, since = string.match(redis.call('HGET', K.terms, worker .. ':blame') or '', '^(%d+) (%d+) (%d+)$')
-  if not count or at - tonumber(since) > window then
+  if not count or tonumber(since) < from or tonumber(since) > to then
     return 0, 0
   end
   return tonumber(count), tonumber(jobs)
@@ -30,7 +38,7 @@ end
 
 -- It is given a job that is so suspect.
 local function note_suspect(worker, suspicion)
-  local count, jobs = blame_of(worker, now_ms, FADES)
+  local count, jobs = blame_of(worker, now_ms - FADES, now_ms)
   if suspicion > 0 and suspicion >= count then
     jobs = suspicion > count and 1 or jobs + 1
     redis.call('HSET', K.terms, worker .. ':blame', suspicion .. ' ' .. int(jobs) .. ' ' .. int(now_ms))
@@ -39,7 +47,7 @@ end
 
 -- Its lock has ended, at `ended`: what it is blamed on is settled now, however many batches its jobs are moved in.
 local function note_end(worker, ended, window)
-  local count, jobs = blame_of(worker, ended, window)
+  local count, jobs = blame_of(worker, fatal(worker, ended, window))
   if count == 0 then
     local low, high = range_of(worker)
     jobs = redis.call('ZCOUNT', K.assigned, low, high)
@@ -54,15 +62,16 @@ local function judge_of(worker, limit, window, quarantined)
   if not ended or limit == 0 then
     return nil
   end
+  local from, to = fatal(worker, tonumber(ended), window)
   return function(job, grant, born, changed)
-    local count = suspicion_of(job)
-    if tonumber(grant) < (ended - window) * 1000 then
+    local count, given = suspicion_of(job), grant / 1000
+    if given < from then
       if count > 0 then
         redis.call('HDEL', K.crashes, job) -- it was held for long enough
       end
       return false
     end
-    if count ~= tonumber(blamed) then
+    if count ~= tonumber(blamed) or given > to then
       return false
     end
     local history = string.match(redis.call('HGET', K.crashes, job) or '', '^%d+(.*)$') or ''

@@ -4,7 +4,7 @@
 -- it can. The number of jobs is found again from the load, so that nothing adds up to an error.
 
 -- What is kept of a worker in {p}:terms beside its terms and its name.
-local KEPT = { ':order', ':moving', ':handed', ':blame', ':ended' }
+local KEPT = { ':ttl', ':order', ':moving', ':handed', ':blame', ':ended' }
 
 -- worker -> its terms, or false if it is given nothing
 local known = {}
