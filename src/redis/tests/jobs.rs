@@ -246,17 +246,20 @@ async fn a_release_counts_only_from_the_owner_and_by_its_grant() {
     assert_eq!(bench.store.release(members[0].worker, &batch).await.unwrap(), [false, false]);
     assert!(!bench.release(members[1].worker, "a", grant).await);
     assert_eq!(bench.look(), NOTHING);
-    // Handed back without a delete: it goes on by a new grant, and nobody is told of a deletion.
+    // Handed back without a delete: it goes on by a new grant, to another rather than back to where it comes from, and
+    // nobody is told of a deletion.
     let batch = [(id("a"), grant), (id("a"), grant)];
     assert_eq!(bench.store.release(members[0].worker, &batch).await.unwrap(), [true, false]);
     assert_eq!(
         bench.look(),
         [
-            "assigned a: 1/r4",
-            "inbox 1: r4",
-            "owner a: a 1 r4 r3",
+            "assigned a: 2/r4",
+            "inbox 2: r4",
+            "load 1: 0",
+            "load 2: 1",
+            "owner a: a 2 r4 r3",
             "rev: r4",
-            "inbox:1 <- r4 after r3: add a r3 \"one\"",
+            "inbox:2 <- r4 after r2: add a r3 \"one\"",
         ]
     );
 }

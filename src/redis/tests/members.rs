@@ -94,6 +94,7 @@ async fn a_number_is_reserved_then_joined_and_joining_twice_is_joining_once() {
             "lock:1: ME 50s",
             "rev: r2",
             "terms 1: 1 0 0",
+            "terms 1:ttl: 45000",
             "terms changed: T",
         ]
     );
@@ -305,6 +306,7 @@ async fn a_worker_that_holds_nothing_leaves_without_a_trace() {
             "load 1: -",
             "lock:1: -",
             "terms 1: -",
+            "terms 1:ttl: -",
             "terms changed: T",
             "workers 1: -",
             "control <- Left(WorkerId(1))",
@@ -338,6 +340,7 @@ async fn what_a_leaving_worker_still_counts_as_its_own_moves_on() {
             "owner kept: a 2 r6 r3",
             "rev: r6",
             "terms 1: -",
+            "terms 1:ttl: -",
             "terms changed: T",
             "workers 1: -",
             "inbox:2 <- r6 after r2: add kept r3 \"k\"",
@@ -388,6 +391,7 @@ async fn leaving_in_batches_can_be_finished_by_another() {
             "owner b: -",
             "owner c: p 0 0 r4",
             "pending c: r4",
+            "terms 1:ttl: -",
             "released <- b r3",
             "control <- Reaped(WorkerId(1))",
         ]

@@ -43,6 +43,7 @@ async fn the_jobs_of_a_dead_worker_go_on() {
             "owner gone: -",
             "rev: r11",
             "terms 1: -",
+            "terms 1:ttl: -",
             "terms changed: T",
             "workers 1: -",
             "inbox:1 <- r9 after r7: fenced",
