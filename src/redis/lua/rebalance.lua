@@ -79,9 +79,6 @@ for _, taker in ipairs(quiet and takers or {}) do
       mark(giver, count)
     end
   end
-  if marked > 0 then
-    break
-  end
 end
 
 commit()

@@ -37,6 +37,8 @@ enum Step {
         name: Option<u8>,
         grace: bool,
     },
+    /// A late copy of a join.
+    JoinAgain(u8),
     Leave(u8),
     /// Its lock ends; it stops by its own clock. A crash comes right after a heartbeat, which makes suspects.
     Die {
@@ -98,8 +100,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (terms(), proptest::option::weighted(0.3, 0u8..2), any::<bool>())
             .prop_map(|(terms, name, grace)| Step::Join { terms, name, grace }),
+        1 => any_u8().prop_map(Step::JoinAgain),
         1 => any_u8().prop_map(Step::Leave),
-        3 => (any_u8(), any::<bool>()).prop_map(|(worker, crash)| Step::Die { worker, crash }),
+        3 => (any_u8(), proptest::bool::weighted(0.7)).prop_map(|(worker, crash)| Step::Die { worker, crash }),
         5 => (any_u8(), 1u8..6).prop_map(|(which, limit)| Step::Reap { which, limit }),
         9 => (0..JOBS, 1u8..7).prop_map(|(first, count)| Step::Add { first, count }),
         2 => (0..JOBS).prop_map(Step::Update),
@@ -121,7 +124,12 @@ fn step() -> impl Strategy<Value = Step> {
 struct Player {
     member: Member,
     terms: Terms,
+    name: Option<(String, Duration)>,
     draining: bool,
+    /// It is given jobs: it neither drains nor is under orders, as far as the server knows.
+    takes: bool,
+    /// The last frame that it was sent: the chain.
+    last: u64,
     /// What it was pushed and has not let go of: by which grant, and whether it is to let go.
     held: BTreeMap<String, (u64, bool)>,
 }
@@ -136,6 +144,10 @@ struct Game<'a> {
     jobs: BTreeMap<String, (Revision, String)>,
     /// Worker -> how many jobs the server counted as its own after the last step.
     before: BTreeMap<u64, usize>,
+    /// A job waited although somebody had room, after the last step.
+    idle: bool,
+    /// What came to pass.
+    seen: Seen,
     crashes: u32,
 }
 
@@ -144,6 +156,9 @@ type Outcome<T = ()> = Result<T, TestCaseError>;
 macro_rules! must {
     ($condition:expr, $($why:tt)*) => { if !$condition { return Err(TestCaseError::fail(format!($($why)*))); } };
 }
+
+/// What came to pass in all cases, and how often.
+type Seen = BTreeMap<&'static str, usize>;
 
 /// The records: job -> state, worker, grant, born.
 type Records = BTreeMap<String, (char, u64, u64, u64)>;
@@ -160,9 +175,24 @@ impl Game<'_> {
                 must!(member.worker.0 <= NUMBERS, "too many numbers");
                 let grace = if grace { JOINED } else { Duration::ZERO };
                 let name = name.map(|name| (format!("name-{name}"), grace));
-                let entry = Entry { terms, name, usurp: true, ..entry(JOINED) };
+                let entry = Entry { terms, name: name.clone(), usurp: true, ..entry(JOINED) };
                 self.bench.store.join(&member, &entry).await.unwrap().expect("it may join");
-                self.players.push(Player { member, terms, draining: false, held: BTreeMap::new() });
+                for player in self
+                    .players
+                    .iter_mut()
+                    .filter(|player| name.is_some() && named(&player.name) == named(&name))
+                {
+                    player.takes = false;
+                }
+                let last = self.bench.command(&["HGET", "@inbox", &member.worker.to_string()]).int() as u64;
+                let held = BTreeMap::new();
+                self.players.push(Player { member, terms, name, draining: false, takes: true, last, held });
+            }
+            Step::JoinAgain(at) => {
+                let Some(at) = self.player(at) else { return Ok(()) };
+                let Player { member, terms, name, .. } = &self.players[at];
+                let entry = Entry { terms: *terms, name: name.clone(), usurp: true, ..entry(JOINED) };
+                self.bench.store.join(member, &entry).await.unwrap().expect("it is a member");
             }
             Step::Leave(at) => {
                 let Some(at) = self.player(at) else { return Ok(()) };
@@ -245,12 +275,20 @@ impl Game<'_> {
                 let beat =
                     self.bench.store.beat(&player.member, &lock).await.unwrap().expect("it is a member");
                 player.draining |= beat.order != Order::Resume;
+                player.takes = !player.draining;
             }
             Step::Order { worker, order } => {
                 let Some(at) = self.player(worker) else { return Ok(()) };
                 must!(self.bench.order(self.players[at].member.worker, order).await, "it is a member");
+                self.players[at].takes &= order == Order::Resume;
             }
-            Step::Rebalance { share, limit } => drop(self.rebalance(share, limit.into()).await),
+            Step::Rebalance { share, limit } => {
+                let marked = self.rebalance(share, limit.into()).await;
+                *self.seen.entry("marked").or_default() += marked as usize;
+                if marked < limit.into() {
+                    must!(self.rebalance(share, limit.into()).await == 0, "a step twice is more than a step");
+                }
+            }
             Step::Place { limit } => {
                 let (inbox, limit) = (self.bench.keys.inbox_channel.clone(), limit.to_string());
                 let args = [inbox.as_bytes(), limit.as_bytes()];
@@ -285,16 +323,20 @@ impl Game<'_> {
     /// A batch. Its end, if that was the last one.
     async fn reap(&mut self, worker: WorkerId, limit: usize) -> Outcome {
         let suspicion = Suspicion { crashes: self.crashes, ..TRUST };
-        let reap = if limit > 4 {
-            self.bench.store.reap(worker, JOINED, suspicion).await.unwrap().0
-        } else {
-            self.bench.reap_batch(worker, limit).await;
+        if limit < 5 {
+            self.bench.reap_batch(worker, limit, self.crashes).await;
+            *self.seen.entry("reaps by batches").or_default() += 1;
             return Ok(());
-        };
-        match reap {
-            Reap::Reaped { left: 0, .. } | Reap::Nothing => self.dead.retain(|dead| *dead != worker),
+        }
+        match self.bench.store.reap(worker, JOINED, suspicion).await.unwrap().0 {
+            Reap::Reaped { left: 0, .. } => {
+                *self.seen.entry("reaped").or_default() += 1;
+                self.dead.retain(|dead| *dead != worker);
+            }
+            Reap::Nothing => self.dead.retain(|dead| *dead != worker),
             Reap::Reaped { left, .. } => must!(false, "{left} are left"),
-            Reap::Kept { .. } | Reap::Alive { .. } => {}
+            Reap::Kept { .. } => *self.seen.entry("kept").or_default() += 1,
+            Reap::Alive { .. } => {}
         }
         Ok(())
     }
@@ -312,8 +354,11 @@ impl Game<'_> {
             let Some(at) = self.players.iter().position(|player| player.member.worker.0 == worker) else {
                 continue;
             };
+            must!(frame.previous.0 == self.players[at].last, "a gap at {worker}: {frame:?}");
+            self.players[at].last = frame.revision.0;
             match frame.body {
                 Body::Add { job, .. } => {
+                    must!(self.players[at].takes, "{worker} is given {job}, and is to be given nothing");
                     for player in &self.players {
                         let other = player.member.worker;
                         must!(
@@ -333,10 +378,9 @@ impl Game<'_> {
                 }
                 Body::Update { job, grant, .. } => {
                     let held = self.players[at].held.get(job.as_str());
-                    must!(
-                        held.is_some_and(|held| held.0 == grant.0),
-                        "{job} is updated for {worker}, which has it not"
-                    );
+                    let has = held.is_some_and(|held| held.0 == grant.0 && !held.1);
+                    must!(has, "{job} is updated for {worker}, which has it not, or not for long");
+                    *self.seen.entry("updated").or_default() += 1;
                 }
                 Body::Attend => {}
                 Body::Fenced => must!(false, "{worker} lives and was reaped"),
@@ -361,7 +405,8 @@ impl Game<'_> {
     }
 
     /// What must be true after every step.
-    fn check(&mut self) -> Outcome {
+    fn check(&mut self, step: &Step) -> Outcome {
+        let may_idle = matches!(step, Step::Join { .. } | Step::Beat { .. });
         self.hear()?;
         let records = self.records()?;
         let payloads = self.pairs(&["HGETALL", "@jobs"]);
@@ -402,6 +447,8 @@ impl Game<'_> {
             "quarantine {quarantine:?} {records:?}"
         );
 
+        *self.seen.entry("quarantined").or_default() += aside.len();
+
         // The server counts as a worker's what that worker was pushed and has not let go of.
         let held_by = |worker: u64| -> BTreeMap<String, (u64, bool)> {
             let held = records.iter().filter(|(_, record)| record.1 == worker && "amr".contains(record.0));
@@ -433,6 +480,23 @@ impl Game<'_> {
                 "{worker} has {held}, more than {capacity}"
             );
         }
+        for player in self.players.iter().filter(|player| player.takes) {
+            must!(
+                load.contains_key(&player.member.worker.to_string()),
+                "{} is given no jobs",
+                player.member.worker
+            );
+        }
+        // Promise: room is never left beside a waiting job, but by a step after which its caller has it placed.
+        let has_room = |player: &&Player| {
+            let room = player.terms.capacity.is_none_or(|capacity| player.held.len() < capacity as usize);
+            player.takes && room
+        };
+        let mut free = self.players.iter().filter(has_room).peekable();
+        let idle = !pending.is_empty() && free.peek().is_some();
+        let at_once = free.any(|player| player.terms.takeover_rate.is_none());
+        must!(!idle || !at_once || self.idle || may_idle, "a job waits beside room: {records:?}");
+        self.idle = idle;
         let given: BTreeSet<_> = terms.keys().filter(|field| field.parse::<u64>().is_ok()).collect();
         must!(given == load.keys().collect(), "terms of {given:?}, load {load:?}");
         for (field, value) in &terms {
@@ -475,37 +539,39 @@ impl Game<'_> {
 
     /// All heals: the dead are reaped, orders are lifted, workers let go of what they are to let go of, as often as needed.
     async fn heal(&mut self) -> Outcome {
+        let mut step = Step::Place { limit: 0 };
         self.crashes = 0;
         while let Some(worker) = self.dead.first().copied() {
             self.end(worker, false).await; // of the grace as well
             self.reap(worker, 200).await?;
-            self.check()?;
+            self.check(&step)?;
         }
         for at in 0..self.players.len() {
             let worker = self.players[at].member.worker;
             self.bench.order(worker, Order::Resume).await;
-            self.play(&Step::Beat { worker: at as u8, terms: None, draining: false }).await?;
-            self.check()?;
+            step = Step::Beat { worker: at as u8, terms: None, draining: false };
+            self.play(&step).await?;
+            self.check(&step)?;
         }
         let quarantined: Vec<_> = self.records()?.into_iter().filter(|(_, record)| record.0 == 'q').collect();
         for (job, _) in quarantined {
             must!(self.bench.store.requeue(&[id(&job)]).await.unwrap()[0], "{job} is in quarantine");
-            self.check()?;
+            self.check(&step)?;
         }
         for _ in 0..400 {
             let mut busy = 0;
             for at in 0..self.players.len() {
                 busy += self.players[at].held.values().filter(|(_, asked)| *asked).count();
                 self.play(&Step::Release { worker: at as u8, count: 200, more: false }).await?;
-                self.check()?;
+                self.check(&step)?;
                 // Time passes: it has worked off what it was handed.
                 let worker = self.players[at].member.worker;
                 self.bench.command(&["HDEL", "@terms", &format!("{worker}:handed")]);
             }
             let placed = self.bench.store.place().await.unwrap();
-            self.check()?;
+            self.check(&step)?;
             busy += placed.placed as usize + self.rebalance(1_000, 200).await as usize;
-            self.check()?;
+            self.check(&step)?;
             if busy == 0 && placed.waiting == 0 {
                 return self.at_rest().await;
             }
@@ -539,25 +605,39 @@ impl Game<'_> {
             must!(self.rebalance(1_000, 200).await == 0, "it does not stand still: {stands:?}");
         }
         must!(records == self.records()?, "it does not stand still");
-        self.check()
+        self.check(&Step::Place { limit: 0 })
     }
 }
 
-async fn case(bench: &mut Bench, ears: &mut Connection, crashes: u32, steps: &[Step]) -> Outcome {
+fn named(name: &Option<(String, Duration)>) -> Option<&str> {
+    name.as_ref().map(|(name, _)| name.as_str())
+}
+
+async fn case(
+    bench: &mut Bench,
+    ears: &mut Connection,
+    seen: &mut Seen,
+    crashes: u32,
+    steps: &[Step],
+) -> Outcome {
     bench.command(&["FLUSHALL"]);
     bench.incarnation = bench.store.open("run-1").await.unwrap().incarnation;
     let (players, dead, jobs, before) = (Vec::new(), Vec::new(), BTreeMap::new(), BTreeMap::new());
-    let mut game = Game { bench, ears, players, dead, jobs, before, crashes };
+    let mut game = Game { bench, ears, players, dead, jobs, before, idle: false, seen: Seen::new(), crashes };
     game.hear()?; // of the case before, if that failed
     for (at, step) in steps.iter().enumerate() {
-        let named = |error: TestCaseError| match error {
+        let at_step = |error: TestCaseError| match error {
             TestCaseError::Fail(why) => TestCaseError::fail(format!("step {at}, {step:?}: {why}")),
             other => other,
         };
-        game.play(step).await.map_err(named)?;
-        game.check().map_err(named)?;
+        game.play(step).await.map_err(at_step)?;
+        game.check(step).map_err(at_step)?;
     }
-    game.heal().await
+    game.heal().await?;
+    for (what, count) in game.seen {
+        *seen.entry(what).or_default() += count;
+    }
+    Ok(())
 }
 
 #[test]
@@ -571,12 +651,30 @@ fn whatever_happens_the_keyspace_is_of_one_piece_and_all_heals() {
         ears.borrow_mut().command(&["SSUBSCRIBE", channel]);
     }
     let cases = std::env::var("ASSEMBLAGE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
-    let mut runner = TestRunner::new(Config { cases, max_shrink_iters: 3_000, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases, max_shrink_iters: 3_000, ..Config::with_source_file(file!()) });
     let strategy = (0u32..3, proptest::collection::vec(step(), 1..70));
+    let seen = std::cell::RefCell::new(Seen::new());
     let result = runner.run(&strategy, |(crashes, steps)| {
-        runtime.block_on(case(&mut bench.borrow_mut(), &mut ears.borrow_mut(), crashes, &steps))
+        runtime.block_on(case(
+            &mut bench.borrow_mut(),
+            &mut ears.borrow_mut(),
+            &mut seen.borrow_mut(),
+            crashes,
+            &steps,
+        ))
     });
     if let Err(failure) = result {
         panic!("{failure}");
+    }
+    println!("{seen:?}");
+    // Few cases may miss what is rare.
+    let expected = if cases < 300 {
+        &["marked", "reaped", "updated"][..]
+    } else {
+        &["marked", "reaped", "updated", "quarantined", "kept", "reaps by batches"][..]
+    };
+    for what in expected {
+        assert!(seen.borrow().contains_key(what), "these cases never come to {what}: {seen:?}");
     }
 }

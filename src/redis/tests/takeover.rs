@@ -182,7 +182,7 @@ async fn what_happens_between_two_batches_leaves_no_trace_of_the_dead() {
         grants.insert(job, bench.add(job, "x").await.1);
     }
     bench.end_lock(members[0].worker);
-    bench.reap_batch(members[0].worker, 1).await;
+    bench.reap_batch(members[0].worker, 1, 0).await;
     assert!(matches!(bench.delete("b", None).await, DeleteCode::Releasing { .. }));
     assert!(bench.release(members[0].worker, "c", grants["c"]).await);
     assert_eq!(bench.reap(members[0].worker).await.unwrap().0, reaped(2, 0));
