@@ -51,9 +51,9 @@ for i = 4, #ARGV, 2 do
     local rev = tick()
     born = int(rev)
     redis.call('HSET', K.jobs, job, payload)
-    local worker, load, terms = choose(false, 0)
+    local worker, load, terms = choose()
     if worker then
-      hand(job, born, nil, payload, rev, 0, worker, load, terms)
+      hand(job, born, nil, payload, rev, worker, load, terms)
       code = 1
     else
       wait(job, born, nil)

@@ -8,10 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::redis::script::{ALL, Script};
 
 /// In the order in which a script has them.
-const LIBRARIES: [&str; 6] = [
+const LIBRARIES: [&str; 9] = [
     include_str!("../lua/lib/base.lua"),
     include_str!("../lua/lib/push.lua"),
     include_str!("../lua/lib/terms.lua"),
+    include_str!("../lua/lib/member.lua"),
+    include_str!("../lua/lib/look.lua"),
+    include_str!("../lua/lib/give.lua"),
     include_str!("../lua/lib/suspicion.lua"),
     include_str!("../lua/lib/placement.lua"),
     include_str!("../lua/lib/shares.lua"),
