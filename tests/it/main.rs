@@ -2,6 +2,7 @@
 
 mod support;
 
+mod cluster_mode;
 mod faults;
 mod house;
 mod old_interface;

@@ -33,18 +33,23 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn worker(server: &RedisServer, ttl: Duration) -> Self {
-        Self::start("worker", server, ttl)
+        Self::start("worker", &server.url(), ttl)
+    }
+
+    /// A worker of the servers behind a URL.
+    pub(crate) fn worker_at(url: &str, ttl: Duration) -> Self {
+        Self::start("worker", url, ttl)
     }
 
     /// A master that takes part in takeovers and does nothing else.
     pub(crate) fn master(server: &RedisServer, ttl: Duration) -> Self {
-        Self::start("master", server, ttl)
+        Self::start("master", &server.url(), ttl)
     }
 
-    fn start(role: &str, server: &RedisServer, ttl: Duration) -> Self {
+    fn start(role: &str, url: &str, ttl: Duration) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this binary"))
             .args(["support::process::child", "--exact", "--nocapture"])
-            .env(ROLE, format!("{role} {} {}", server.url(), ttl.as_millis()))
+            .env(ROLE, format!("{role} {url} {}", ttl.as_millis()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
