@@ -141,6 +141,15 @@ async fn fail_over(end: impl FnOnce(&mut RedisServer, &RedisServer)) {
     })
     .await;
     goes_on(&master, &ledger, 100).await;
+    // The node that has lost the keys says so to nobody who knows, and may live on: all move by themselves.
+    until("each listens where the keys are now", || async {
+        let listeners = |channel: &str| {
+            let channel = format!("{{assemblage:test}}:{channel}");
+            replica.command(&["PUBSUB", "SHARDNUMSUB", &channel]).list()[1].int()
+        };
+        listeners("control") == 3 && listeners("released") == 1
+    })
+    .await;
 }
 
 /// The cluster takes commands, pushes reach the workers, and nobody has lost or doubled a job.
