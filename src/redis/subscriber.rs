@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::interfaces::{ClientLike, ClusterInterface, EventInterface, PubsubInterface};
 use fred::types::config::{Options, Server};
-use fred::types::{KeyspaceEvent, Message, Value};
+use fred::types::{ClusterStateChange, KeyspaceEvent, Message, Value};
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -40,7 +40,7 @@ pub(crate) enum Signal {
     Released(Bytes),
     /// A lock's key is said to be gone.
     LockEnded(WorkerId),
-    /// A new connection: nothing is subscribed on it yet.
+    /// A new connection, on which nothing is subscribed yet; or the keys may be on another node now.
     Reconnected,
     /// Messages were dropped here because they were not read in time.
     Lagged,
@@ -61,6 +61,9 @@ pub(crate) struct Subscriber {
     messages: Receiver<Message>,
     events: Receiver<KeyspaceEvent>,
     reconnects: Receiver<Server>,
+    /// What the client for commands learns of where keys are. A node that lives on without the keys ends the
+    /// subscriptions to them by a push that fred keeps to itself.
+    moves: Option<Receiver<Vec<ClusterStateChange>>>,
 }
 
 impl Subscriber {
@@ -78,6 +81,7 @@ impl Subscriber {
         // Before the connection is there, so that nothing comes in unheard.
         let (messages, events, reconnects) =
             (client.message_rx(), client.keyspace_event_rx(), client.reconnect_rx());
+        let moves = Some(connection.commands.client().cluster_change_rx());
         let what = format!("connecting to {} for the subscription", connection.address());
         let own = Own::connect(client, timeout, &what).await?;
         let inbox = channels.inbox.map(|worker| keys.inbox_of(worker));
@@ -99,6 +103,7 @@ impl Subscriber {
             messages,
             events,
             reconnects,
+            moves,
         };
         // The first connection is announced like any other; the caller attaches to it anyway.
         while subscriber.reconnects.try_recv().is_ok() {}
@@ -179,6 +184,7 @@ impl Subscriber {
                     }
                     Err(RecvError::Closed) => std::future::pending().await,
                 },
+                () = moved(&mut self.moves) => Some(Signal::Reconnected),
                 message = self.messages.recv() => match message {
                     Ok(message) => self.sort(message),
                     Err(RecvError::Lagged(_)) => Some(Signal::Lagged),
@@ -224,6 +230,21 @@ impl Subscriber {
             None
         }
     }
+}
+
+/// Resolves when the map of the cluster was read anew, in this client's stead by the one that commands go through.
+async fn moved(moves: &mut Option<Receiver<Vec<ClusterStateChange>>>) {
+    while let Some(receiver) = moves {
+        match receiver.recv().await {
+            Ok(_) | Err(RecvError::Lagged(_)) => {
+                while receiver.try_recv().is_ok() {}
+                return;
+            }
+            // An application has quit its client: nothing moves any more.
+            Err(RecvError::Closed) => *moves = None,
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn confirm<C: ClientLike>(client: &C) -> std::result::Result<(), fred::error::Error> {

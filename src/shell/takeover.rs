@@ -268,7 +268,7 @@ impl Takeover {
                     Ok(()) if marked == 0 => {}
                     Ok(()) => tracing::info!(marked, "jobs are to move to less loaded workers"),
                     Err(error) => {
-                        tracing::warn!(marked, %error, "rebalancing was not asked for; it is later")
+                        tracing::warn!(marked, %error, "rebalancing was not asked for; it is later");
                     }
                 }
             }

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod cluster_mode;
 mod faults;
 mod fences;
 mod house;

@@ -36,6 +36,11 @@ impl Process {
         Self::start("worker", server, ttl)
     }
 
+    /// A worker of the servers behind a URL.
+    pub(crate) fn worker_at(url: &str, ttl: Duration) -> Self {
+        Self::start_at("worker", url, ttl)
+    }
+
     /// A master that takes part in takeovers and does nothing else.
     pub(crate) fn master(server: &RedisServer, ttl: Duration) -> Self {
         Self::start("master", server, ttl)
@@ -43,9 +48,13 @@ impl Process {
 
     /// A process with a role and its options, such as `worker capacity=10 name=gw-1`.
     pub(crate) fn start(role: &str, server: &RedisServer, ttl: Duration) -> Self {
+        Self::start_at(role, &server.url(), ttl)
+    }
+
+    fn start_at(role: &str, url: &str, ttl: Duration) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this binary"))
             .args(["support::process::child", "--exact", "--nocapture"])
-            .env(ROLE, format!("{} {} {role}", server.url(), ttl.as_millis()))
+            .env(ROLE, format!("{url} {} {role}", ttl.as_millis()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

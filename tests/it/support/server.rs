@@ -201,9 +201,15 @@ impl Watchdog {
     }
 }
 
+/// A node of a Redis Cluster also takes the port 10,000 above, which must exist.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        if port < 55_000 {
+            return port;
+        }
+    }
 }
 
 /// `ASSEMBLAGE_SERVER`, or what is installed.
@@ -262,6 +268,14 @@ impl Reply {
             Self::Int(number) => number.to_string(),
             Self::Nil => String::new(),
             other => panic!("no text: {other:?}"),
+        }
+    }
+
+    /// As `text`, or the error's own.
+    pub fn text_or_error(&self) -> String {
+        match self {
+            Self::Error(text) => text.clone(),
+            other => other.text(),
         }
     }
 
