@@ -12,6 +12,7 @@ use crate::master::Master;
 use crate::redis::connect::{Commands, Connection};
 use crate::redis::server::{self, ServerReport};
 use crate::redis::store::Store;
+use crate::watch::{Mirror, Watch, WatchOptions};
 use crate::wire::keys::Keys;
 use crate::worker::{Worker, WorkerOptions};
 
@@ -28,6 +29,13 @@ impl Shared {
     /// Which run of which server has the cluster's keys now.
     pub(crate) async fn run_id(&self) -> Result<String> {
         server::run_id(self.connection.commands.client(), &self.keys, self.settings.command_timeout).await
+    }
+
+    /// Opens the cluster on the server's present run, and says which that is.
+    pub(crate) async fn reopen(&self) -> Result<String> {
+        let run_id = self.run_id().await?;
+        self.store.open(&run_id).await?;
+        Ok(run_id)
     }
 
     /// Sees to it, on a server that started anew, that the end of a lock is announced.
@@ -95,6 +103,45 @@ impl Cluster {
     /// As [`worker`](Self::worker).
     pub async fn worker_with(&self, options: WorkerOptions) -> Result<Worker> {
         Worker::start(self.shared.clone(), options).await
+    }
+
+    /// Watches everything that happens in the cluster, beginning with what there is.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection: [`ErrorKind::Connection`], [`ErrorKind::Timeout`], [`ErrorKind::Denied`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing is left behind.
+    pub async fn watch(&self) -> Result<Watch> {
+        self.watch_with(WatchOptions::default()).await
+    }
+
+    /// Watches the cluster with options, such as a filter or a revision to go on from.
+    ///
+    /// # Errors
+    ///
+    /// As [`watch`](Self::watch); [`ErrorKind::InvalidSetting`] for an option that is refused.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing is left behind.
+    pub async fn watch_with(&self, options: WatchOptions) -> Result<Watch> {
+        Watch::start(self.shared.clone(), options).await
+    }
+
+    /// Keeps a picture of the cluster in memory, that answers at once who holds what. Returns when it is complete.
+    ///
+    /// # Errors
+    ///
+    /// As [`watch`](Self::watch).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing is left behind.
+    pub async fn mirror(&self) -> Result<Mirror> {
+        Mirror::start(self.watch().await?).await
     }
 
     /// The cluster's id.

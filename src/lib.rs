@@ -200,6 +200,7 @@
 //! [`Worker`] for its guarantees; [`Master`] for adding, deleting and looking. The repository's `examples` have whole
 //! programs, and `make demo` kills workers before your eyes.
 
+mod change;
 mod cluster;
 mod core;
 mod error;
@@ -211,6 +212,7 @@ mod message;
 mod payload;
 mod redis;
 mod shell;
+mod watch;
 mod wire;
 mod worker;
 
@@ -225,6 +227,7 @@ struct Readme;
 
 pub use fred;
 
+pub use crate::change::{Change, ChangeKind};
 pub use crate::cluster::{Cluster, ClusterBuilder, Rebalance};
 pub use crate::core::lease::Fence;
 pub use crate::error::{Error, ErrorKind, Result};
@@ -237,4 +240,5 @@ pub use crate::master::{
 pub use crate::message::{CloseReason, DeleteReason};
 pub use crate::redis::server::{Notifications, ServerReport};
 pub use crate::redis::store::JobState;
+pub use crate::watch::{Mirror, Snapshot, Watch, WatchOptions};
 pub use crate::worker::{NameConflict, Worker, WorkerHandle, WorkerOptions};

@@ -21,7 +21,7 @@ use crate::id::{JobId, WorkerId};
 use crate::message::Order;
 use crate::payload;
 use crate::redis::store::{AddCode, BATCH_BYTES, BATCH_JOBS, DeleteCode, JobState, UpdateCode};
-use crate::redis::subscriber::Channels;
+use crate::redis::subscriber::Listener;
 use crate::shell::link::Link;
 
 /// Adds and deletes jobs. Cheap to clone, and usable from many tasks at once.
@@ -38,9 +38,8 @@ pub struct Master {
 
 impl Master {
     pub(crate) async fn start(cluster: Arc<Shared>) -> Result<Self> {
-        let run_id = cluster.run_id().await?;
-        cluster.store.open(&run_id).await?;
-        let link = Link::start(&cluster, run_id, Channels { inbox: None, released: true }).await?;
+        let run_id = cluster.reopen().await?;
+        let link = Link::start(&cluster, run_id, Listener::Master).await?;
         let waiters = Arc::new(Waiters::default());
         let stop = CancellationToken::new();
         let span = tracing::info_span!("master", cluster = cluster.settings.id);

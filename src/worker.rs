@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::WorkerId;
 use crate::redis::store::{Ended, Entry, Member, Refusal};
-use crate::redis::subscriber::Channels;
+use crate::redis::subscriber::Listener;
 use crate::shell::link::Link;
 use desk::Desk;
 use driver::Driver;
@@ -84,9 +84,8 @@ impl Worker {
     pub(crate) async fn start(cluster: Arc<Shared>, options: WorkerOptions) -> Result<Self> {
         options.check()?;
         let Reserved { member, run_id } = reserve(&cluster, &options).await?;
-        let channels = Channels { inbox: Some(member.worker), released: false };
         // Subscribed and confirmed before the join, so that no frame is sent that nobody hears.
-        let link = Link::start(&cluster, run_id, channels).await?;
+        let link = Link::start(&cluster, run_id, Listener::Worker(member.worker)).await?;
         let entry = Entry {
             ttl: cluster.settings.lock_ttl,
             terms: options.terms(),

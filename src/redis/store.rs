@@ -3,6 +3,7 @@
 mod inquiry;
 mod jobs;
 mod members;
+mod watch;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use inquiry::JobState;
-pub(crate) use inquiry::{Crash, RosterRow, Survey};
+pub(crate) use inquiry::{Crash, Record, RosterRow, Survey};
 pub(crate) use jobs::{AddCode, DeleteCode, Placed, UpdateCode};
 pub(crate) use members::{Beat, Due, Ended, Entry, Joined, Lock, Member, Opened, Reap, Refusal, Suspicion};
 
@@ -69,9 +70,21 @@ impl Store {
     }
 
     /// The first keys of each script that may give a job to a worker: all but `add` take them all.
-    fn moving_keys(&self) -> [&str; 9] {
+    fn moving_keys(&self) -> [&str; 11] {
         let k = &self.keys;
-        [&k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox, &k.terms, &k.crashes]
+        [
+            &k.rev,
+            &k.jobs,
+            &k.owner,
+            &k.assigned,
+            &k.pending,
+            &k.load,
+            &k.inbox,
+            &k.terms,
+            &k.crashes,
+            &k.watch,
+            &k.changes,
+        ]
     }
 
     /// Runs a script. `what` says to people what was tried.

@@ -10,4 +10,5 @@ mod old_interface;
 mod placement;
 mod releasing;
 mod takeover;
+mod watching;
 mod worker;

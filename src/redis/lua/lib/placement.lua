@@ -64,6 +64,7 @@ end
 
 local function hand(job, born, changed, payload, grant, suspicion, worker, load, terms)
   write_owner(job, 'a', worker, int(grant), born, changed)
+  note(JOB_ASSIGNED, job, worker, grant)
   redis.call('ZADD', K.assigned, score_of(worker, grant), job)
   set_held(worker, terms, held_by(terms, load) + 1)
   note_suspect(worker, suspicion)
@@ -102,6 +103,7 @@ end
 -- The caller has seen that (worker, grant) is the record's. Whoever waits for the release is told.
 local function let_go(job, state, worker, grant, born, changed)
   redis.call('ZREM', K.assigned, job)
+  note(JOB_RELEASED, job, worker)
   local load, terms = redis.call('ZSCORE', K.load, worker), terms_of(worker)
   if load and terms then
     set_held(worker, terms, held_by(terms, tonumber(load)) - 1)
