@@ -10,6 +10,7 @@ mod master;
 mod message;
 mod payload;
 mod redis;
+mod serve;
 mod shell;
 mod wire;
 mod worker;
@@ -29,4 +30,5 @@ pub use crate::master::{AddOptions, Added, Deleted, JobInfo, Master, Stats, Stor
 pub use crate::message::{CloseReason, DeleteReason};
 pub use crate::redis::server::{Notifications, ServerReport};
 pub use crate::redis::store::JobState;
+pub use crate::serve::{Serve, Task};
 pub use crate::worker::{Worker, WorkerHandle};

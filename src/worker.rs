@@ -3,6 +3,7 @@
 mod desk;
 mod driver;
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use crate::event::Event;
 use crate::id::WorkerId;
 use crate::redis::store::Member;
 use crate::redis::subscriber::Channels;
+use crate::serve::{Serve, Task};
 use crate::shell::link::Link;
 use desk::Desk;
 use driver::Driver;
@@ -47,6 +49,8 @@ const RESERVATION: Duration = Duration::from_secs(30);
 pub struct Worker {
     desk: Arc<Desk>,
     id: WorkerId,
+    /// Where to join again.
+    cluster: Arc<Shared>,
 }
 
 /// What a worker says of itself to whoever asks for the cluster's [workers](crate::Master::workers).
@@ -100,10 +104,10 @@ impl Worker {
         tracing::info!(parent: &span, waiting = joined.pending, "joined");
         let id = member.worker;
         let (desk, dropped) = Desk::new(&cluster, sent);
-        let driver = Driver::new(cluster, member, link, desk.clone(), dropped, joined);
+        let driver = Driver::new(cluster.clone(), member, link, desk.clone(), dropped, joined);
         // Ends by itself when the worker has left or lost its lock, which dropping the worker sets off.
         tokio::spawn(driver.run().instrument(span));
-        Ok(Self { desk, id })
+        Ok(Self { desk, id, cluster })
     }
 
     /// The worker's number.
@@ -123,6 +127,20 @@ impl Worker {
     /// Dropping the future changes nothing; call again to wait again.
     pub fn terminate(&self) -> impl Future<Output = ()> + Send + 'static {
         self.desk.terminate()
+    }
+
+    /// Runs an async function for each job instead of giving out events: the easy way to use a worker. As
+    /// [`Cluster::serve`](crate::Cluster::serve), which see; this worker is the first to be served, and those that follow a lost one
+    /// have other numbers.
+    ///
+    /// Jobs that were taken out of the stream before are not given to the handler.
+    pub fn serve<F, Fut, E>(self, handler: F) -> Serve
+    where
+        F: Fn(Task) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        Serve::new(self.cluster.clone(), Some(self), handler)
     }
 
     /// A handle that can terminate the worker from another task, while this one is borrowed by its stream.

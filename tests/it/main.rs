@@ -6,5 +6,6 @@ mod faults;
 mod house;
 mod old_interface;
 mod releasing;
+mod serve;
 mod takeover;
 mod worker;
