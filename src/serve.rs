@@ -162,8 +162,9 @@ impl Serve {
 /// # Errors
 ///
 /// [`ErrorKind::InvalidSetting`] for a [`restart_backoff`](Serve::restart_backoff) that is refused; and when no worker can be made and no
-/// waiting mends it: [`Denied`](ErrorKind::Denied) (the password was changed), [`Incompatible`](ErrorKind::Incompatible) (the cluster is of another
-/// version now), `InvalidSetting`. Every other failure to join is reported and tried again, the first one included.
+/// waiting mends it: [`Denied`](ErrorKind::Denied) (the user may not do what a worker does), [`Incompatible`](ErrorKind::Incompatible) (the
+/// cluster is of another version now), `InvalidSetting`. Every other failure to join is reported and tried again, the
+/// first one included: a server that is away, or wants another password for a while.
 ///
 /// # Cancel safety
 ///
