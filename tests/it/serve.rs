@@ -120,6 +120,11 @@ async fn ended(serve: JoinHandle<Result<()>>) -> Result<()> {
     tokio::time::timeout(PATIENCE, serve).await.expect("it ends").expect("it does not panic")
 }
 
+/// A cluster whose workers keep their locks on a machine that is busy.
+async fn steady(server: &RedisServer) -> Cluster {
+    builder().lock_ttl(Duration::from_secs(15)).connect_url(server.url()).await.unwrap()
+}
+
 fn named(id: &str) -> (JobId, AddOptions) {
     let id = JobId::new(id).unwrap();
     (id.clone(), AddOptions::default().id(id))
@@ -129,7 +134,13 @@ fn named(id: &str) -> (JobId, AddOptions) {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_job_has_a_handler_and_a_deleted_one_is_gone_when_its_handler_has_cleaned_up() {
     let server = RedisServer::start();
-    let cluster = cluster(&server).await;
+    // Longer than the test waits: it is by its end that a handler lets go, and not by the timeout.
+    let cluster = builder()
+        .lock_ttl(Duration::from_secs(15))
+        .release_timeout(Duration::from_secs(600))
+        .connect_url(server.url())
+        .await
+        .unwrap();
     let master = cluster.master().await.unwrap();
     let (runs, cleaning, clean) =
         (Runs::default(), Arc::new(AtomicBool::new(false)), Arc::new(Semaphore::new(0)));
@@ -174,26 +185,31 @@ async fn each_job_has_a_handler_and_a_deleted_one_is_gone_when_its_handler_has_c
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_is_done_for_good_deletes_its_job_and_is_not_started_again() {
-    let server = RedisServer::start();
-    let cluster = cluster(&server).await;
+    let server = Arc::new(RedisServer::start());
+    let cluster = steady(&server).await;
     let master = cluster.master().await.unwrap();
     let runs = Runs::default();
     let serve = spawn({
         let listener = runs.listener();
-        let runs = runs.clone();
+        let (runs, server) = (runs.clone(), server.clone());
         let serve = cluster.serve(move |task: Task| {
-            let runs = runs.clone();
+            let (runs, server) = (runs.clone(), server.clone());
             async move {
                 let _run = runs.begin(&task);
+                // The `Delete` is lost and comes by a sync: the handler has ended long before.
+                server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
                 assert!(task.delete().await?);
                 Ok::<_, Error>(())
             }
         });
         serve.on_error(listener).restart_backoff(Duration::from_millis(1), Duration::from_millis(1))
     });
-    let ids = add_jobs(&master, 100).await;
-    until("all are gone", || async { master.stats().await.unwrap().jobs == 0 }).await;
-    assert!(ids.iter().all(|id| runs.begun(id).len() == 1 && runs.errors_of(id).is_empty()));
+    for _ in 0..10 {
+        let id = master.add(&1).await.unwrap();
+        until("it is gone", || async { master.job(&id).await.unwrap().is_none() }).await;
+        until("its handler, too", || async { !runs.begun(&id).is_empty() && !runs.is_running(&id) }).await;
+        assert_eq!(runs.begun(&id).len(), 1);
+    }
     runs.assert_clean();
     serve.abort();
 }
@@ -202,7 +218,7 @@ async fn a_handler_that_is_done_for_good_deletes_its_job_and_is_not_started_agai
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_fails_is_reported_and_started_again_after_waits_that_grow() {
     let server = RedisServer::start();
-    let cluster = cluster(&server).await;
+    let cluster = steady(&server).await;
     let master = cluster.master().await.unwrap();
     let runs = Runs::default();
     let serve = spawn({
@@ -250,7 +266,7 @@ async fn a_handler_that_fails_is_reported_and_started_again_after_waits_that_gro
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_is_caught_and_reported_with_its_job_and_the_others_go_on() {
     let server = RedisServer::start();
-    let cluster = cluster(&server).await;
+    let cluster = steady(&server).await;
     let master = cluster.master().await.unwrap();
     let runs = Runs::default();
     let serve = spawn({
@@ -295,7 +311,7 @@ async fn a_panic_is_caught_and_reported_with_its_job_and_the_others_go_on() {
 async fn a_handler_that_returns_while_its_job_is_held_is_started_again_and_a_long_run_resets_the_wait() {
     const LONGEST: Duration = Duration::from_millis(1_500);
     let server = RedisServer::start();
-    let cluster = cluster(&server).await;
+    let cluster = steady(&server).await;
     let master = cluster.master().await.unwrap();
     let runs = Runs::default();
     let serve = spawn({
@@ -328,8 +344,9 @@ async fn a_handler_that_returns_while_its_job_is_held_is_started_again_and_a_lon
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_does_not_stop_is_aborted_before_its_job_goes_on() {
     let server = RedisServer::start();
-    let timeout = Duration::from_secs(2);
-    let cluster = builder().release_timeout(timeout).connect_url(server.url()).await.unwrap();
+    let timeout = Duration::from_secs(5);
+    let cluster =
+        builder().lock_ttl(3 * timeout).release_timeout(timeout).connect_url(server.url()).await.unwrap();
     let master = cluster.master().await.unwrap();
     let runs = Runs::default();
     let serve = spawn({
@@ -404,7 +421,7 @@ async fn a_lost_lock_stops_the_handlers_and_a_new_worker_gets_the_jobs_again() {
     assert!(workers.iter().all(|worker| worker.id != before), "by a new worker");
     for id in &ids {
         let begun = runs.begun(id);
-        assert!(begun.len() == 2 && begun[1].1 > begun[0].1, "twice, at growing epochs: {begun:?}");
+        assert!(begun.len() >= 2 && begun[1].1 > begun[0].1, "again, at a later epoch: {begun:?}");
     }
     runs.assert_clean();
     assert!(!serve.is_finished());
@@ -512,7 +529,7 @@ async fn a_lock_that_is_lost_while_a_handler_stops_brings_its_deadline_nearer() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_graceful_shutdown_stops_every_handler_and_hands_the_jobs_over() {
     let server = RedisServer::start();
-    let cluster = cluster(&server).await;
+    let cluster = steady(&server).await;
     let master = cluster.master().await.unwrap();
     // One book for both: a job that two of them handle at once is a violation.
     let runs = Runs::default();
@@ -601,7 +618,7 @@ async fn dropping_it_stops_everything_and_leaves_no_task() {
 #[tokio::test(flavor = "multi_thread")]
 async fn handlers_are_stopped_while_nobody_polls_the_future() {
     let server = RedisServer::start();
-    let cluster = cluster(&server).await;
+    let cluster = steady(&server).await;
     let master = cluster.master().await.unwrap();
     let runs = Runs::default();
     let mut serve = serve_well(&cluster, &runs).into_future();
@@ -650,7 +667,7 @@ async fn updated_resolves_with_the_newest_once_for_all_that_was_missed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_can_be_served() {
     let server = RedisServer::start();
-    let cluster = cluster(&server).await;
+    let cluster = steady(&server).await;
     let master = cluster.master().await.unwrap();
     let worker = cluster.worker().await.unwrap();
     let number = worker.id();
@@ -672,7 +689,7 @@ async fn a_process_that_gets_sigterm_hands_its_jobs_over_and_exits_with_success(
     let server = RedisServer::start();
     // A lock that outlives the test: the jobs move because they are handed over.
     let ttl = Duration::from_secs(120);
-    let cluster = cluster(&server).await;
+    let cluster = steady(&server).await;
     let master = cluster.master().await.unwrap();
     let mut process = Process::serve(&server, ttl);
     add_jobs(&master, 20).await;
