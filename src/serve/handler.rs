@@ -56,7 +56,7 @@ pub(super) struct Context {
 impl Context {
     /// Says what went wrong, by the log and to whoever listens.
     pub(super) fn report(&self, error: Error) {
-        tracing::warn!(error = %Chain(&error));
+        tracing::warn!("{}", Chain(&error));
         let Some(on_error) = &self.on_error else { return };
         // It runs in tasks whose end would cost a job.
         if catch_unwind(AssertUnwindSafe(|| on_error(error))).is_err() {
@@ -167,12 +167,12 @@ async fn run(context: &Context, assignment: &Arc<Assignment>) -> End {
 /// Says how it ended. With a delay it is started again after it; without one it is to stop.
 fn conclude(context: &Context, assignment: &Assignment, end: End, delay: Option<Duration>) {
     let next = match delay {
-        Some(delay) => format!("it is started again in {delay:.1?}, as the job is still held"),
-        None => "it was to stop anyway, and the job is let go of".to_owned(),
+        Some(delay) => format!("As its job is still held, it is started again in {delay:.1?}"),
+        None => "It was to stop anyway, and its job is let go of".to_owned(),
     };
     let (text, source) = match end {
         End::Returned if delay.is_some() => {
-            tracing::info!("the handler returned: {next}; to be done for good, delete the job");
+            tracing::info!("the handler returned. {next}; to be done for good, it has to delete the job");
             return;
         }
         End::Returned => {
@@ -180,9 +180,11 @@ fn conclude(context: &Context, assignment: &Assignment, end: End, delay: Option<
             return;
         }
         End::Failed(source) => {
-            (format!("a handler failed, for what its source says; see to that: {next}"), Some(source))
+            (format!("a handler failed; this error's source says why. {next}"), Some(source))
         }
-        End::Panicked(panic) => (format!("a handler panicked ({panic}); mend it: {next}"), None),
+        End::Panicked(panic) => {
+            (format!("a handler panicked ({panic}): a defect to be mended. {next}"), None)
+        }
         End::Overdue => {
             let text = "a handler did not end by its deadline after it was told to stop, and was aborted. Watch `stopped`, and \
                         clean up faster, or raise release_timeout, or fence_margin for what a lost lock needs";
