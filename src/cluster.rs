@@ -1,5 +1,6 @@
 //! A cluster: its settings, and the connection that its masters and workers share.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::master::Master;
 use crate::redis::connect::{Commands, Connection};
 use crate::redis::server::{self, ServerReport};
 use crate::redis::store::Store;
+use crate::serve::{Serve, Task};
 use crate::watch::{Mirror, Watch, WatchOptions};
 use crate::wire::keys::Keys;
 use crate::worker::{Worker, WorkerOptions};
@@ -142,6 +144,33 @@ impl Cluster {
     /// If the future is dropped, nothing is left behind.
     pub async fn mirror(&self) -> Result<Mirror> {
         Mirror::start(self.watch().await?).await
+    }
+
+    /// Joins as a worker and runs an async function for each job: the easy way to use a worker. The
+    /// [`Serve`] that it returns has the settings, and is awaited.
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: assemblage::Cluster) -> assemblage::Result<()> {
+    /// use assemblage::{Result, Task};
+    ///
+    /// async fn watch(task: Task) -> Result<()> {
+    ///     let user: String = task.payload()?;
+    ///     println!("watching {user}, epoch {}", task.epoch());
+    ///     task.stopped().await; // the work, until this resolves; then the clean-up
+    ///     Ok(()) // with the handler's end the job is released
+    /// }
+    ///
+    /// cluster.serve(watch).with_graceful_shutdown(tokio::signal::ctrl_c()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn serve<F, Fut, E>(&self, handler: F) -> Serve
+    where
+        F: Fn(Task) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        Serve::new(self.shared.clone(), WorkerOptions::default(), None, handler)
     }
 
     /// The cluster's id.

@@ -44,6 +44,9 @@ pub enum ErrorKind {
     NameTaken,
     /// A handler held a job for longer than the release timeout; the job was released without it.
     ReleaseTimeout,
+    /// A handler of [`serve`](crate::Cluster::serve) failed, panicked, or did not end by its deadline; the text says which, and what
+    /// happens next. The other jobs go on.
+    Handler,
 }
 
 /// What went wrong. [`kind`](Self::kind) is for programs, the text for people; neither has a password or a

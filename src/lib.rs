@@ -211,6 +211,7 @@ mod master;
 mod message;
 mod payload;
 mod redis;
+mod serve;
 mod shell;
 mod watch;
 mod wire;
@@ -240,5 +241,6 @@ pub use crate::master::{
 pub use crate::message::{CloseReason, DeleteReason};
 pub use crate::redis::server::{Notifications, ServerReport};
 pub use crate::redis::store::JobState;
+pub use crate::serve::{Serve, Task};
 pub use crate::watch::{Mirror, Snapshot, Watch, WatchOptions};
 pub use crate::worker::{NameConflict, Worker, WorkerHandle, WorkerOptions};
