@@ -119,8 +119,12 @@ impl View {
         if self.is_closed() {
             return;
         }
-        if frame.body == Body::Fenced {
-            return self.handle_close(CloseReason::LockExpired);
+        match frame.body {
+            Body::Fenced => return self.handle_close(CloseReason::LockExpired),
+            // What it hints at is in no snapshot: it is heeded at once, whatever else is missing. Its place in the chain
+            // counts all the same.
+            Body::Attend => self.commands.push_back(Command::Attend),
+            Body::Add { .. } | Body::Update { .. } | Body::Delete { .. } => {}
         }
         if self.sync.is_some() {
             self.waiting.push(frame);
@@ -380,8 +384,8 @@ impl View {
                 // Let go of already.
                 _ => {}
             },
-            Body::Attend => self.commands.push_back(Command::Attend),
-            Body::Fenced => {}
+            // Heeded when they came.
+            Body::Attend | Body::Fenced => {}
         }
     }
 
