@@ -97,9 +97,9 @@ impl View {
         if slot.grant != grant {
             if let Stage::Deleting(Then::Begin(next)) = &mut slot.stage
                 && next.grant == grant
-                && next.payload_at < at
+                && (must || next.payload_at < at)
             {
-                (next.payload, next.payload_at) = (payload, at);
+                (next.payload, next.payload_at) = (payload, at.max(grant));
             }
             return;
         }
