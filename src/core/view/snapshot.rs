@@ -129,7 +129,7 @@ impl WaitingRoom {
         if self.overflown {
             return;
         }
-        if let Body::Add { payload, .. } = &frame.body {
+        if let Body::Add { payload, .. } | Body::Update { payload, .. } = &frame.body {
             self.bytes = self.bytes.saturating_add(payload.len());
         }
         if self.frames.len() == MOST_WAITING || self.bytes > MOST_WAITING_BYTES {
