@@ -69,6 +69,8 @@ pub(crate) struct View {
     deadlines: VecDeque<(Instant, JobId, Revision)>,
     /// Up to here nothing is missing.
     revision: Revision,
+    /// After this nothing is known. Later than `revision` if later pages of a snapshot were read after its first.
+    horizon: Revision,
     /// The last frame of the inbox that was taken in.
     last: Revision,
     /// An assignment's epoch is max(grant, lifted).
@@ -105,6 +107,7 @@ impl View {
             wanted: None,
             deadlines: VecDeque::new(),
             revision: Revision::default(),
+            horizon: Revision::default(),
             last: Revision::default(),
             lifted: Revision::default(),
             sync: None,

@@ -108,6 +108,11 @@ impl Sync {
 pub(super) struct Coverage(Vec<Bound>);
 
 impl Coverage {
+    /// When the page was read that was read last.
+    pub(super) fn newest(&self) -> Revision {
+        self.0.iter().map(|page| page.revision).max().unwrap_or_default()
+    }
+
     /// When the page was read that would have this grant. A frame about the grant that is not newer is in it.
     pub(super) fn read_at(&self, grant: Revision) -> Revision {
         let residue = Cursor(grant.get() % SPAN);
