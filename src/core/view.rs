@@ -19,13 +19,9 @@ mod diff;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]
-mod rules;
-#[cfg(test)]
 mod rules_test;
 mod slot;
 mod snapshot;
-#[cfg(test)]
-mod trial;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -337,7 +333,7 @@ impl View {
         self.queue.len()
     }
 
-    /// Whether nothing is held or on its way back, in a worker that leaves.
+    /// Whether nothing is held or on its way back, in a worker that leaves or is drained.
     pub(crate) fn is_drained(&self) -> bool {
         self.phase == Phase::Draining && self.slots.is_empty()
     }
