@@ -171,7 +171,7 @@ impl Feed {
                 return self.fill();
             }
             self.last = self.last.max(target);
-        } else if self.overflown || !self.waiting.front().is_some_and(|first| first.previous <= self.last) {
+        } else if self.overflown || self.waiting.front().is_none_or(|first| first.previous > self.last) {
             // Nothing else has it, unless nothing is missing at all.
             if self.last < target {
                 return self.reset();

@@ -29,7 +29,7 @@ local now_ms = math.floor(now_us / 1000)
 local revision
 local function tick()
   if not revision then
-    revision = tonumber(redis.call('GET', K.rev) or '0')
+    revision = number_of(redis.call('GET', K.rev))
   end
   revision = math.max(revision + 1, now_us)
   return revision

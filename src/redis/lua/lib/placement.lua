@@ -33,7 +33,7 @@ local function choose(paced, suspicion)
     end
     local terms = terms_of(worker)
     if terms and (not paced or is_ready(worker, terms)) then
-      if suspicion == 0 or blame_of(worker, now_ms, FADES) < suspicion then
+      if suspicion == 0 or blame_of(worker, now_ms - FADES, now_ms) < suspicion then
         return worker, load, terms
       end
       second = second or { worker, load, terms }
@@ -104,10 +104,6 @@ end
 local function let_go(job, state, worker, grant, born, changed)
   redis.call('ZREM', K.assigned, job)
   note(JOB_RELEASED, job, worker)
-  local load, terms = redis.call('ZSCORE', K.load, worker), terms_of(worker)
-  if load and terms then
-    set_held(worker, terms, held_by(terms, tonumber(load)) - 1)
-  end
   if state == 'm' then
     set_moving(worker, moving_of(worker) - 1)
   end
@@ -118,6 +114,11 @@ local function let_go(job, state, worker, grant, born, changed)
     redis.call('HDEL', K.owner, job)
   else
     pass_on(job, born, changed, worker)
+  end
+  -- Only now: of two that hold equally much after it, the job is not to go back to the one that gave it up.
+  local load, terms = redis.call('ZSCORE', K.load, worker), terms_of(worker)
+  if load and terms then
+    set_held(worker, terms, held_by(terms, tonumber(load)) - 1)
   end
 end
 

@@ -10,7 +10,7 @@ local REMOVED, REBALANCED = 1, 2
 local sent = {}
 
 local function send(worker, rev, head, payload)
-  local previous = sent[worker] or tonumber(redis.call('HGET', K.inbox, worker) or '0')
+  local previous = sent[worker] or number_of(redis.call('HGET', K.inbox, worker))
   head[1], head[2], head[3] = FRAME, rev, previous
   redis.call('SPUBLISH', K.inbox_channel .. worker, cmsgpack.pack(head) .. (payload or ''))
   sent[worker] = rev

@@ -14,7 +14,8 @@ local function terms_of(worker)
   if terms == nil then
     local weight, capacity, rate =
       string.match(redis.call('HGET', K.terms, worker) or '', '^([1-9]%d*) (%d+) (%d+)$')
-    terms = weight and { weight = tonumber(weight), capacity = tonumber(capacity), rate = tonumber(rate) } or false
+    local sane = weight and #weight <= 10 and #capacity <= 10 and #rate <= 10
+    terms = sane and { weight = tonumber(weight), capacity = tonumber(capacity), rate = tonumber(rate) } or false
     known[worker] = terms
   end
   return terms
