@@ -9,6 +9,7 @@ mod house;
 mod old_interface;
 mod placement;
 mod releasing;
+mod replicas;
 mod serve;
 mod takeover;
 mod watching;

@@ -29,7 +29,7 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
-    server: SocketAddr,
+    server: Mutex<SocketAddr>,
     mode: Mutex<Mode>,
     links: Mutex<Vec<Weak<Link>>>,
 }
@@ -48,7 +48,7 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared {
-            server: (Ipv4Addr::LOCALHOST, server_port).into(),
+            server: Mutex::new((Ipv4Addr::LOCALHOST, server_port).into()),
             mode: Mutex::new(Mode::Pass),
             links: Mutex::default(),
         });
@@ -83,6 +83,12 @@ impl Proxy {
     pub(crate) fn cut(&self) {
         self.shared.set(Mode::Cut);
         self.shared.close(|_| true);
+    }
+
+    /// New connections go to another server, and the old ones are closed: as when a name leads elsewhere.
+    pub(crate) fn switch_to(&self, server_port: u16) {
+        *self.shared.server.lock().expect("no panic with it") = (Ipv4Addr::LOCALHOST, server_port).into();
+        self.close_connections();
     }
 
     /// Closes every connection once; a new one is as good as before.
@@ -121,7 +127,8 @@ impl Shared {
                 Mode::Pass | Mode::Delay(_) | Mode::BlackHole => {}
             }
             // Without a server the client's connection is closed, as the server's own port would.
-            let Ok(server) = TcpStream::connect(self.server) else { continue };
+            let address = *self.server.lock().expect("no panic with it");
+            let Ok(server) = TcpStream::connect(address) else { continue };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let link = Arc::new(Link { client, server, lost: AtomicBool::new(false) });
             {
