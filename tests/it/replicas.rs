@@ -6,6 +6,9 @@ use assemblage::{CloseReason, Durability, ErrorKind};
 
 use crate::support::{Ledger, RedisServer, TTL, add_jobs, builder, until};
 
+/// How long the sentinel takes a primary for alive that does not answer.
+const DOWN_AFTER: &str = "1000";
+
 /// A replica of this server, that has all it has.
 async fn replica_of(primary: &RedisServer) -> RedisServer {
     let replica = RedisServer::start();
@@ -78,4 +81,81 @@ async fn a_failover_that_loses_writes_leaves_one_owner_and_epochs_that_grow() {
     ledger.assert_clean();
     replica.kill();
     assert_eq!(first.closed().await, CloseReason::LockExpired);
+}
+
+/// A sentinel that looks after this primary alone, and knows its replica.
+async fn sentinel_of(primary: &RedisServer) -> RedisServer {
+    let sentinel = RedisServer::sentinel();
+    let port = primary.port().to_string();
+    for words in [
+        &["SENTINEL", "MONITOR", "mail", "127.0.0.1", &port, "1"][..],
+        &["SENTINEL", "SET", "mail", "down-after-milliseconds", DOWN_AFTER],
+        &["SENTINEL", "SET", "mail", "failover-timeout", "5000"],
+    ] {
+        assert_eq!(sentinel.command(words).text_or_error(), "OK");
+    }
+    until("the sentinel knows the replica", || async {
+        sentinel.command(&["SENTINEL", "REPLICAS", "mail"]).list().len() == 1
+    })
+    .await;
+    sentinel
+}
+
+/// A worker's jobs and a master's calls go on after the replica has taken over; `fail` brings that about.
+async fn fail_over(fail: impl FnOnce(&RedisServer, &mut RedisServer), old_one_lives: bool) {
+    let mut primary = RedisServer::with(&["--repl-diskless-sync-delay", "0"]);
+    let replica = replica_of(&primary).await;
+    let sentinel = sentinel_of(&primary).await;
+    // Locks that outlive the failover: then no job moves for it.
+    let builder = builder().lock_ttl(Duration::from_secs(30)).command_timeout(Duration::from_secs(2));
+    let url = format!("redis-sentinel://127.0.0.1:{}?sentinelServiceName=mail", sentinel.port());
+    let cluster = builder.connect_url(url).await.expect("connects by the sentinel");
+    let master = cluster.master().await.unwrap();
+    let ledger = Ledger::default();
+    let _first = ledger.consume(cluster.worker().await.unwrap());
+    let _second = ledger.consume(cluster.worker().await.unwrap());
+    let ids = add_jobs(&master, 60).await;
+    until("all are held", || async { ledger.held().len() == 60 }).await;
+    until("the replica has them", || async {
+        replica.command(&["HLEN", "{assemblage:test}:owner"]).int() == 60
+    })
+    .await;
+    fail(&sentinel, &mut primary);
+    until("the replica is the primary", || async { replica.command(&["ROLE"]).list()[0].text() == "master" })
+        .await;
+    // What is written to the old one before it knows is lost with it: that is not promised.
+    until("the old primary is a replica", || async {
+        !old_one_lives || primary.command(&["ROLE"]).list()[0].text() == "slave"
+    })
+    .await;
+    until("the master works again", || async { master.add(&"after").await.is_ok() }).await;
+    until("what is added is pushed", || async { ledger.held().len() > 60 }).await;
+    until("each has its new epoch", || async { ledger.updates() >= 60 }).await;
+    assert!(ids.iter().all(|id| ledger.moves(id) == 1), "no job moved");
+    assert!(replica.command(&["HLEN", "{assemblage:test}:owner"]).int() > 60);
+    ledger.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_killed_is_replaced_by_its_replica_and_no_job_moves() {
+    fail_over(|_, primary| primary.kill(), false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_by_command_moves_no_job() {
+    fail_over(
+        |sentinel, _| {
+            // It has to have asked the replica how it is, which it does now and then.
+            let begin = std::time::Instant::now();
+            while sentinel.command(&["SENTINEL", "FAILOVER", "mail"]).text_or_error() != "OK" {
+                assert!(
+                    begin.elapsed() < crate::support::PATIENCE,
+                    "the sentinel finds no replica to promote"
+                );
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        },
+        true,
+    )
+    .await;
 }
