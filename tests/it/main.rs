@@ -8,6 +8,7 @@ mod fences;
 mod house;
 mod old_interface;
 mod placement;
+mod proxy;
 mod releasing;
 mod replicas;
 mod serve;

@@ -128,10 +128,15 @@ impl RedisServer {
     pub fn restart(&mut self, keep_data: bool) {
         self.kill();
         if !keep_data {
-            let _ = std::fs::remove_dir_all(self.dir.path().join("appendonlydir"));
-            let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
+            self.forget();
         }
         self.start_again();
+    }
+
+    /// Removes what is on disk, after `kill`.
+    pub fn forget(&self) {
+        let _ = std::fs::remove_dir_all(self.dir.path().join("appendonlydir"));
+        let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
     }
 
     /// Stops the process: connections stay, nothing is answered.
