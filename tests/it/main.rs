@@ -6,6 +6,7 @@ mod cluster_mode;
 mod faults;
 mod fences;
 mod house;
+mod leaks;
 mod old_interface;
 mod placement;
 mod proxy;
