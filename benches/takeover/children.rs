@@ -90,6 +90,10 @@ impl Drop for Child {
 
 /// What a process with a role does, until it is killed or the benchmark is gone.
 pub(crate) fn run(role: &str, url: &str, setting: Setting) {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(0);

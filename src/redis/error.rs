@@ -58,6 +58,12 @@ fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
         FredKind::IO if error.details().starts_with("Connection closed unexpectedly") => {
             (ErrorKind::Connection, "the connection was closed before it was sent; try again")
         }
+        // In a cluster: its node moved it on, or was lost with it. fred has its new map by now, and says the same of
+        // both.
+        FredKind::Unknown if error.details().starts_with("Too many failed write attempts") => (
+            ErrorKind::Timeout,
+            "the cluster's keys have gone to another node; it may have been done, and will not be done later. Try again",
+        ),
         FredKind::IO | FredKind::Timeout | FredKind::Canceled => (
             ErrorKind::Timeout,
             "no answer from the server in time; it may have been done, and will not be done later. Try again",

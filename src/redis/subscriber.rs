@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::interfaces::{ClientLike, ClusterInterface, EventInterface, PubsubInterface};
 use fred::types::config::{Options, Server};
-use fred::types::{KeyspaceEvent, Message, Value};
+use fred::types::{ClusterStateChange, KeyspaceEvent, Message, Value};
 use tokio::sync::Mutex;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -25,11 +25,15 @@ use crate::error::Result;
 use crate::id::WorkerId;
 use crate::wire::keys::Keys;
 
-/// What to subscribe to besides the control channel and the locks' keyspace events.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Channels {
-    pub(crate) inbox: Option<WorkerId>,
-    pub(crate) released: bool,
+/// Whose subscription it is, and so what to subscribe to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// Its inbox, the control channel, the locks' keyspace events.
+    Worker(WorkerId),
+    /// The releases of deleted jobs, the control channel, the locks' keyspace events.
+    Master,
+    /// The changes, and nothing else.
+    Watcher,
 }
 
 /// What came in.
@@ -38,9 +42,10 @@ pub(crate) enum Signal {
     Inbox(Bytes),
     Control(Bytes),
     Released(Bytes),
+    Changes(Bytes),
     /// A lock's key is said to be gone.
     LockEnded(WorkerId),
-    /// A new connection: nothing is subscribed on it yet.
+    /// A new connection, on which nothing is subscribed yet; or the keys may be on another node now.
     Reconnected,
     /// Messages were dropped here because they were not read in time.
     Lagged,
@@ -61,6 +66,9 @@ pub(crate) struct Subscriber {
     messages: Receiver<Message>,
     events: Receiver<KeyspaceEvent>,
     reconnects: Receiver<Server>,
+    /// What the client for commands learns of where keys are. A node that lives on without the keys ends the
+    /// subscriptions to them by a push that fred keeps to itself.
+    moves: Option<Receiver<Vec<ClusterStateChange>>>,
 }
 
 impl Subscriber {
@@ -68,7 +76,7 @@ impl Subscriber {
     pub(crate) async fn start(
         connection: &Connection,
         keys: Arc<Keys>,
-        channels: Channels,
+        listener: Listener,
         timeout: Duration,
     ) -> Result<Self> {
         let client = connection
@@ -78,27 +86,35 @@ impl Subscriber {
         // Before the connection is there, so that nothing comes in unheard.
         let (messages, events, reconnects) =
             (client.message_rx(), client.keyspace_event_rx(), client.reconnect_rx());
+        let moves = Some(connection.commands.client().cluster_change_rx());
         let what = format!("connecting to {} for the subscription", connection.address());
         let own = Own::connect(client, timeout, &what).await?;
-        let inbox = channels.inbox.map(|worker| keys.inbox_of(worker));
-        let mut names = vec![keys.control.clone()];
-        names.extend(inbox.clone());
-        names.extend(channels.released.then(|| keys.released.clone()));
+        let inbox = match listener {
+            Listener::Worker(worker) => Some(keys.inbox_of(worker)),
+            Listener::Master | Listener::Watcher => None,
+        };
+        let channels = match (listener, inbox.clone()) {
+            (Listener::Watcher, _) => vec![keys.changes.clone()],
+            (_, Some(inbox)) => vec![keys.control.clone(), inbox],
+            (_, None) => vec![keys.control.clone(), keys.released.clone()],
+        };
         let pattern = keys.lock_events(connection.database());
         let slot = route::slot(&keys);
         let mut subscriber = Self {
             own,
             keys,
             inbox,
-            channels: names.into(),
+            channels: channels.into(),
             pattern,
             slot,
             timeout,
             turn: Arc::default(),
-            denied: Arc::default(),
+            // Who does not ask for them need not be denied them.
+            denied: Arc::new(AtomicBool::new(listener == Listener::Watcher)),
             messages,
             events,
             reconnects,
+            moves,
         };
         // The first connection is announced like any other; the caller attaches to it anyway.
         while subscriber.reconnects.try_recv().is_ok() {}
@@ -179,6 +195,7 @@ impl Subscriber {
                     }
                     Err(RecvError::Closed) => std::future::pending().await,
                 },
+                () = moved(&mut self.moves) => Some(Signal::Reconnected),
                 message = self.messages.recv() => match message {
                     Ok(message) => self.sort(message),
                     Err(RecvError::Lagged(_)) => Some(Signal::Lagged),
@@ -220,10 +237,27 @@ impl Subscriber {
             Some(Signal::Control(bytes))
         } else if channel == self.keys.released {
             Some(Signal::Released(bytes))
+        } else if channel == self.keys.changes {
+            Some(Signal::Changes(bytes))
         } else {
             None
         }
     }
+}
+
+/// Resolves when the map of the cluster was read anew, in this client's stead by the one that commands go through.
+async fn moved(moves: &mut Option<Receiver<Vec<ClusterStateChange>>>) {
+    while let Some(receiver) = moves {
+        match receiver.recv().await {
+            Ok(_) | Err(RecvError::Lagged(_)) => {
+                while receiver.try_recv().is_ok() {}
+                return;
+            }
+            // An application has quit its client: nothing moves any more.
+            Err(RecvError::Closed) => *moves = None,
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn confirm<C: ClientLike>(client: &C) -> std::result::Result<(), fred::error::Error> {

@@ -315,7 +315,7 @@ impl Driver {
                 LinkEvent::Inbox(bytes) => self.handle_frame(now, bytes),
                 LinkEvent::Control(control) => self.takeover.handle_control(now, control),
                 LinkEvent::LockEnded(worker) => self.takeover.handle_lock_ended(now, worker),
-                LinkEvent::Released(_) => {}
+                LinkEvent::Released(_) | LinkEvent::Changes(_) => {}
                 LinkEvent::Attached(opened) => {
                     if opened.is_some_and(|opened| opened.incarnation != self.member.incarnation) {
                         self.end(Ended::Reset);

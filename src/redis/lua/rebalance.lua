@@ -11,6 +11,8 @@
 -- KEYS[4] load
 -- KEYS[5] inbox
 -- KEYS[6] terms
+-- KEYS[7] watch
+-- KEYS[8] changes
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] share   of what a worker holds above its fair share that may be on its way at once, in thousandths
 -- ARGV[3] hysteresis   of the fair share that is let be, in thousandths
@@ -20,7 +22,8 @@
 -- Errors none
 -- Publishes a `delete` frame for each job that is to move
 
-K.rev, K.owner, K.assigned, K.load, K.inbox, K.terms = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+K.rev, K.owner, K.assigned, K.load, K.inbox, K.terms, K.watch, K.changes =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 K.inbox_channel = ARGV[1]
 local share, hysteresis = tonumber(ARGV[2]) / 1000, tonumber(ARGV[3]) / 1000
 local delay, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -45,6 +48,7 @@ local function mark(giver, count)
     local state, holder, grant, born, changed = owner_of(job)
     if state == 'a' and holder == giver.worker and count > 0 then
       write_owner(job, 'm', holder, grant, born, changed)
+      note(JOB_MOVING, job)
       send(holder, tick(), { 0, 0, 0, DELETE, job, tonumber(grant), REBALANCED })
       giver.moving, marked, count = giver.moving + 1, marked + 1, count - 1
     end

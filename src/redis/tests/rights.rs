@@ -24,6 +24,7 @@ fn store(connection: &Connection, cluster: &str) -> Store {
 /// The whole life of two workers and some jobs, every script at least once on every road that it has.
 async fn everything(store: &Store) -> crate::error::Result<()> {
     let incarnation = store.open("run-1").await?.incarnation;
+    let begin = store.watch(TIMEOUT, 100).await?;
     let mut members = Vec::new();
     for name in ["one", "two", "one"] {
         let worker = store.reserve(&incarnation, RESERVED, Vec::new(), 9).await?.expect("a number");
@@ -64,6 +65,7 @@ async fn everything(store: &Store) -> crate::error::Result<()> {
         crate::redis::store::Reap::Kept { .. }
     ) {}
     store.requeue(&[id("c")]).await?;
+    assert!(store.history(begin).await?.reaches);
     Ok(())
 }
 
@@ -86,8 +88,11 @@ async fn the_acl_of_protocol_md_is_enough_for_everything_and_not_for_more() {
     server.command(&["FLUSHALL"]);
     let cluster = Cluster::builder("other").connect_url(url).await.unwrap();
     let (master, mut worker) = (cluster.master().await.unwrap(), cluster.worker().await.unwrap());
+    let mirror = cluster.mirror().await.unwrap();
     master.add(&"payload").await.unwrap();
     let Some(Event::Add(job)) = worker.next().await else { panic!("its job") };
+    mirror.reaches(Revision(job.epoch().get())).await;
+    assert_eq!(mirror.owner_of(job.id()), Some(worker.id()));
     drop(job);
     let done = worker.terminate();
     while worker.next().await.is_some() {}

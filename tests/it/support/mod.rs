@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub(crate) mod cluster;
 pub(crate) mod ledger;
 pub(crate) mod process;
 pub(crate) mod proxy;

@@ -22,6 +22,7 @@ end
 
 local function hand(job, born, changed, payload, grant, worker, load, terms)
   write_owner(job, 'a', worker, int(grant), born, changed)
+  note(JOB_ASSIGNED, job, worker, grant)
   redis.call('ZADD', K.assigned, score_of(worker, grant), job)
   set_held(worker, terms, held_by(terms, load) + 1)
   send(worker, grant, { 0, 0, 0, ADD, job, tonumber(born) }, payload)

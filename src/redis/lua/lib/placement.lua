@@ -87,6 +87,7 @@ end
 -- The caller has seen that (worker, grant) is the record's. Whoever waits for the release is told.
 local function let_go(job, state, worker, grant, born, changed)
   redis.call('ZREM', K.assigned, job)
+  note(JOB_RELEASED, job, worker)
   if state == 'm' then
     set_moving(worker, moving_of(worker) - 1)
   end

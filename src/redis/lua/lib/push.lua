@@ -1,8 +1,7 @@
--- push: frames to the workers' inboxes, and what everybody is told. Needs base.
+-- push: frames to the workers' inboxes, and what everybody is told. Needs base and changes.
 --
 -- Each frame carries the revision of the frame before it on the same inbox, so that a receiver sees a gap.
 
-local FRAME = 1 -- version of the frame's layout
 local ADD, DELETE, FENCED, UPDATE, ATTEND = 1, 2, 3, 4, 5
 local LEFT, REAPING, REAPED = 1, 2, 3
 local REMOVED, REBALANCED = 1, 2
@@ -21,8 +20,10 @@ local function announce(kind, worker)
   redis.call('SPUBLISH', K.control_channel, cmsgpack.pack({ FRAME, kind, tonumber(worker) }))
 end
 
--- Writes down what tick() and send() have used. The last thing a script does before it returns.
+-- Tells of what has changed, and writes down what tick() and send() have used. The last thing a script does before it
+-- returns.
 local function commit()
+  publish_changes()
   for worker, rev in pairs(sent) do
     redis.call('HSET', K.inbox, worker, int(rev))
   end

@@ -109,6 +109,7 @@ local function judge_of(worker, limit, window, quarantined)
     redis.call('ZREM', K.assigned, job)
     write_owner(job, 'q', '0', '0', born, changed)
     redis.call('ZADD', K.quarantine, int(now_ms), job)
+    note(JOB_QUARANTINED, job)
     quarantined[#quarantined + 1] = job
     return true
   end
