@@ -316,6 +316,8 @@ fn an_overlap_after_the_release_timeout_that_the_stream_does_not_tell_is_found()
     clean(lines);
     let entries = history(&lines.replace("3002 w0.0 error 1 ReleaseTimeout a", ""));
     assert_eq!(only(&entries).0, Kind::OverlapNotSaid);
+    // Too many errors to keep, and the stream says how many.
+    clean(&lines.replace("ReleaseTimeout a", "Server -"));
 }
 
 #[test]
@@ -338,6 +340,8 @@ fn what_is_not_as_it_has_to_be_in_the_end_is_found() {
     // The cluster has forgotten it.
     let entries = history(&format!("{ADDED}{HEALED}"));
     assert_eq!(only(&entries).0, Kind::JobLost);
+    // The same is asked while it heals.
+    assert_eq!(judge::unsettled(&entries)[0].kind, Kind::JobLost);
     let has = HEALED.replace("9010", "9010 m0.0 has a assigned:1:100\n9010");
     clean(&format!("{ADDED}{has}"));
     // Its holder has let go.

@@ -96,7 +96,7 @@ impl Model {
                 self.call("add", job, "existing", |_, _| {});
             }
             Step::Add { job, worker } => {
-                self.call("add", job, "new", |model, op| model.give(job, worker, op))
+                self.call("add", job, "new", |model, op| model.give(job, worker, op));
             }
             Step::Update { job } => {
                 let code = if self.jobs.contains_key(&job) { "pushed" } else { "unknown" };
