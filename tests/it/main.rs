@@ -2,6 +2,7 @@
 
 mod support;
 
+mod checker;
 mod cluster_mode;
 mod faults;
 mod fences;

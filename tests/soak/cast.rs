@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::checker::{Entry, What};
+use crate::checker::{Entry, Us, What};
 use crate::plan::{Net, Place, Plan};
 use crate::proxy::Proxy;
 use crate::roles::{Role, now};
@@ -30,6 +30,7 @@ pub(crate) struct Pages {
     workers: HashMap<String, u64>,
     /// How often the cluster was listed.
     pub(crate) lists: usize,
+    over: bool,
 }
 
 impl History {
@@ -41,8 +42,19 @@ impl History {
         self.push(Entry { at: now(), who: who.to_owned(), what });
     }
 
+    /// The history is over: what came later is left out.
+    pub(crate) fn end(&self, at: Us) {
+        let mut pages = self.read();
+        pages.entries.retain(|entry| entry.at <= at);
+        pages.entries.push(Entry { at: at + 1, who: "soak".to_owned(), what: What::Final {} });
+        pages.over = true;
+    }
+
     fn push(&self, entry: Entry) {
         let mut pages = self.read();
+        if pages.over {
+            return;
+        }
         match &entry.what {
             What::Done { op, jobs, .. } => {
                 pages.added.insert(op.clone(), jobs.clone());

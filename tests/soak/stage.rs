@@ -7,6 +7,7 @@ use crate::cast::{Cast, History};
 use crate::checker::{self, Entry, Violation, What};
 use crate::plan::{Act, Call, Job, Net, Place, Plan, Server};
 use crate::progress::Progress;
+use crate::roles::now;
 use crate::server::RedisServer;
 use crate::settings::HEAL;
 
@@ -244,7 +245,7 @@ impl Stage {
         }
         self.history.note("soak", What::Heal {});
         let mut progress = Progress::healing(seconds);
-        let mut healed = None;
+        let (mut healed, mut end) = (None, None);
         while start.elapsed() < HEAL {
             self.cast.look_for_the_dead();
             let seen = self.history.read().lists;
@@ -254,14 +255,18 @@ impl Stage {
                 std::thread::sleep(Duration::from_millis(10));
             }
             progress.show(start.elapsed(), self.operations, self.faults.values().sum());
-            if self.history.read().lists > seen && checker::unsettled(&self.history.sorted()).is_empty() {
-                healed = Some(start.elapsed());
-                break;
+            if self.history.read().lists > seen {
+                let entries = self.history.sorted();
+                if checker::unsettled(&entries).is_empty() {
+                    (healed, end) = (Some(start.elapsed()), entries.last().map(|entry| entry.at));
+                    break;
+                }
             }
             std::thread::sleep(LOOK);
         }
         progress.finish();
-        self.history.note("soak", What::Final {});
+        // What was looked at is what counts: jobs may be on their way to balance loads a moment later.
+        self.history.end(end.unwrap_or_else(now));
         healed
     }
 }

@@ -142,6 +142,12 @@ impl<'a> Book<'a> {
             let killed = book.processes.get(book.lives[hold.life].who).and_then(|process| process.killed);
             hold.end = hold.end.min(killed.map_or(NEVER, |(at, _)| at));
         }
+        for hold in &book.holds {
+            if let Some(told) = hold.told.filter(|_| hold.reason.is_some_and(is_fence)) {
+                let fenced = &mut book.lives[hold.life].fenced;
+                *fenced = Some(fenced.map_or(told, |line| line.min(told)));
+            }
+        }
         book.operations = Operations::new(&book);
         for (index, hold) in book.holds.iter().enumerate() {
             book.jobs.entry(hold.job).or_default().push(index);
@@ -364,13 +370,37 @@ impl<'a> Book<'a> {
                 until = until.min(earliest + life.margin);
             }
         }
-        if let Some(fenced) = life.fenced {
-            until = until.min(self.earliest(life.who, &life.busy, self.at(fenced)) + life.margin);
+        if let Some(lost) = self.lost(life) {
+            until = until.min(lost + life.margin);
         }
         if let Some((wiped, _)) = self.wipe_of(hold) {
             until = until.min(wiped.from);
         }
         until
+    }
+
+    /// The earliest that the worker may have given up because of its lock.
+    fn lost(&self, life: &Life<'_>) -> Option<Us> {
+        if let Some(fenced) = life.fenced {
+            return Some(self.earliest(life.who, &life.busy, self.at(fenced)));
+        }
+        // Its consumer was gone, or dead, before it could see that: it may have been in any trouble that it saw nothing
+        // new after.
+        let process = self.processes.get(life.who)?;
+        let gone = life.gone.map(|line| self.at(line));
+        let end = gone
+            .into_iter()
+            .chain(process.killed.map(|(at, _)| at))
+            .min()
+            .filter(|_| life.close.is_none())?;
+        let speaks =
+            |line: &&usize| matches!(self.entries[**line].what, What::Add { .. } | What::Update { .. });
+        let last = life.events.iter().rev().find(speaks).map_or(0, |line| self.at(*line));
+        let still = process.still.iter().map(|still| (still.from, still.to));
+        let away = self.away.iter().map(|away| (away.from, away.to));
+        let trouble = still.chain(process.net.iter().copied()).chain(away);
+        let trouble = trouble.filter(|(from, to)| to - from > life.margin && *to > last && *from < end);
+        trouble.map(|(from, _)| from).min()
     }
 
     /// The wipe of the cluster that the holder is a member of, and when it was over.

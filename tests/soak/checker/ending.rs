@@ -43,7 +43,7 @@ pub(super) fn check(book: &Book<'_>, at: Us) -> Vec<Violation> {
                 _ if has.is_none() => lost(format!("{job} was added, and the cluster does not have it")),
                 [] => lost(format!("{job} has no owner")),
                 [hold] => {
-                    if book.told_at(hold).is_some() {
+                    if book.told_at(hold).is_some_and(|told| told <= at) {
                         lost(format!(
                             "{job} is only held by worker {}, which was told to let go",
                             book.life(hold).worker

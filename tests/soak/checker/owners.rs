@@ -1,7 +1,8 @@
 //! One owner: no two holds of a job at once, a larger epoch for each later one, and nobody left when a deletion that was
 //! waited for is over.
 
-use super::book::{Book, Hold, MS, NEVER, RECOVER, is_fence};
+use super::book::{Book, Hold, MS, NEVER, NOISE, RECOVER, is_fence};
+use super::history::What;
 use super::operations::Effect;
 use super::{Kind, Violation};
 
@@ -110,6 +111,14 @@ fn said(book: &Book<'_>, hold: &Hold<'_>, found: &mut Vec<Violation>) {
     let passed = told + life.release;
     let lost = life.fenced.map_or(NEVER, |line| book.at(line));
     if hold.end <= passed || lost <= passed + RECOVER || hold.said.is_some() || book.at(end) < passed {
+        return;
+    }
+    // What piles up in front of a consumer is counted and not kept, and that is said too.
+    let counted = life.events.iter().any(|line| {
+        book.at(*line) >= passed.saturating_sub(NOISE)
+            && matches!(&book.entries[*line].what, What::Error { kind, job: None, .. } if kind == "Server")
+    });
+    if counted {
         return;
     }
     let next = book.jobs.get(hold.job).into_iter().flatten().map(|next| &book.holds[*next]);

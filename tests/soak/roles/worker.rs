@@ -172,7 +172,7 @@ impl Consumer {
     fn time_to_stop(&self, epoch: u64) -> Duration {
         match self.mood.hold {
             Some((until, extra)) if Instant::now() < until => extra,
-            _ if epoch % 4 == 0 => Duration::from_millis(epoch / 4 % 60),
+            _ if epoch.is_multiple_of(4) => Duration::from_millis(epoch / 4 % 60),
             _ => Duration::ZERO,
         }
     }
