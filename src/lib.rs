@@ -241,7 +241,7 @@ struct Readme;
 pub use fred;
 
 pub use crate::change::{Change, ChangeKind};
-pub use crate::cluster::{Cluster, ClusterBuilder, Rebalance};
+pub use crate::cluster::{Cluster, ClusterBuilder, Durability, Rebalance};
 pub use crate::core::lease::Fence;
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::event::{Deletion, Event};

@@ -9,6 +9,7 @@ mod members;
 mod names;
 mod orders;
 mod paging;
+mod placement;
 mod protocol;
 mod quarantine;
 mod rebalance;

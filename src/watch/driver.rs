@@ -26,8 +26,14 @@ pub(super) const KEEP: Duration = Duration::from_secs(600);
 const AUDIT_GRACE: Duration = Duration::from_millis(50);
 
 enum Answer {
-    History { request: u64, result: Result<History> },
-    Page { request: u64, result: Result<Page> },
+    History {
+        request: u64,
+        result: Result<History>,
+    },
+    Page {
+        request: u64,
+        result: Result<Page>,
+    },
     /// What was known when it was sent, and the last batch.
     Beat(Option<Revision>, Result<Revision>),
 }

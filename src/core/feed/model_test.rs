@@ -280,7 +280,12 @@ impl World {
         }
         let feed = &self.feed;
         // A batch or a page on top of what there was room for, and `Synced`.
-        assert!(feed.queue.len() <= self.capacity + MOST, "{} changes for {}", feed.queue.len(), self.capacity);
+        assert!(
+            feed.queue.len() <= self.capacity + MOST,
+            "{} changes for {}",
+            feed.queue.len(),
+            self.capacity
+        );
         let waiting: usize = feed.waiting.iter().map(super::Heard::weight).sum();
         assert_eq!(waiting, feed.waiting_weight);
         assert!(waiting <= self.capacity.max(MOST), "{waiting} wait for {}", self.capacity);

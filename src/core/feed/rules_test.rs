@@ -40,7 +40,9 @@ fn told(feed: &mut Feed) -> Vec<Change> {
 /// The revisions of what is told; it must be all of one kind.
 fn revisions(feed: &mut Feed) -> Vec<u64> {
     let told = told(feed);
-    told.iter().map(|change| if *change == Change::Reset { 0 } else { change.revision().unwrap().0 }).collect()
+    told.iter()
+        .map(|change| if *change == Change::Reset { 0 } else { change.revision().unwrap().0 })
+        .collect()
 }
 
 /// It asks for the history after this revision.

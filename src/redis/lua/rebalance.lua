@@ -75,14 +75,13 @@ for _, taker in ipairs(quiet and takers or {}) do
   local missing = math.min(math.ceil(fair * taker.weight - taker.held), room_of(taker)) - coming
   for _, giver in ipairs(givers) do
     local worth = math.max(1 / giver.weight + 1 / taker.weight, hysteresis * fair)
-    local spare = math.ceil((giver.held - fair * giver.weight) * share) - giver.moving
+    -- Who is not above its share gives only if nobody else does: those above may be too light to give a whole job.
+    local least = coming + marked == 0 and 1 or 0
+    local spare = math.max(math.ceil((giver.held - fair * giver.weight) * share), least) - giver.moving
     local count = math.min(spare, missing - marked, limit - marked)
     if giver.level - taker.level >= worth and count > 0 then
       mark(giver, count)
     end
-  end
-  if marked > 0 then
-    break
   end
 end
 

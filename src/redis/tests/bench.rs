@@ -268,8 +268,8 @@ impl Bench {
     }
 
     /// A batch of a reap, of so many jobs, as whoever would stop after it.
-    pub(super) async fn reap_batch(&self, worker: WorkerId, limit: usize) -> Value {
-        let (number, limit) = (worker.to_string(), limit.to_string());
+    pub(super) async fn reap_batch(&self, worker: WorkerId, limit: usize, crashes: u32) -> Value {
+        let (number, limit, crashes) = (worker.to_string(), limit.to_string(), crashes.to_string());
         let channels = self.channels();
         let [inbox, released, control] = channels.each_ref().map(|name| name.as_bytes());
         let args = [
@@ -279,7 +279,7 @@ impl Bench {
             number.as_bytes(),
             limit.as_bytes(),
             b"9000000000000000",
-            b"0",
+            crashes.as_bytes(),
             b"60000",
         ];
         self.run(&script::REAP, worker, &args).await.expect("an answer")

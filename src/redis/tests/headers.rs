@@ -8,11 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::redis::script::{ALL, Script};
 
 /// In the order in which a script has them.
-const LIBRARIES: [&str; 7] = [
+const LIBRARIES: [&str; 10] = [
     include_str!("../lua/lib/base.lua"),
     include_str!("../lua/lib/changes.lua"),
     include_str!("../lua/lib/push.lua"),
     include_str!("../lua/lib/terms.lua"),
+    include_str!("../lua/lib/member.lua"),
+    include_str!("../lua/lib/look.lua"),
+    include_str!("../lua/lib/give.lua"),
     include_str!("../lua/lib/suspicion.lua"),
     include_str!("../lua/lib/placement.lua"),
     include_str!("../lua/lib/shares.lua"),

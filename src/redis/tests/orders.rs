@@ -114,7 +114,7 @@ async fn there_is_no_order_for_who_is_not_there() {
     }
     let reserved = bench.reserved().await;
     bench.end_lock(members[0].worker);
-    bench.reap_batch(members[0].worker, 1).await;
+    bench.reap_batch(members[0].worker, 1, 0).await;
     bench.delete("b", None).await; // which writes to the dead one's inbox
     bench.look();
     for worker in [reserved.worker, members[0].worker, WorkerId(99)] {

@@ -217,6 +217,23 @@ async fn a_taker_that_one_job_would_overload_does_not_keep_the_next_from_its_sha
     assert!(held[1] >= 4 && held[0] <= 5, "{held:?}");
 }
 
+// Who is above the share may be too light to give a whole job: then the one that can gives, although it is not above it.
+#[tokio::test]
+async fn light_workers_with_a_job_each_do_not_hide_that_two_heavy_ones_are_uneven() {
+    let mut bench = Bench::new().await;
+    bench.joined_on(Terms { weight: 10, ..TERMS }).await;
+    add_many(&bench, 2).await;
+    for worker in 2..=6 {
+        bench.joined().await;
+        bench.command(&["ZADD", "@load", "1", &worker.to_string()]);
+    }
+    bench.joined_on(Terms { weight: 10, ..TERMS }).await;
+    assert_eq!(bench.rebalance().await, 1);
+    assert_eq!(let_go(&mut bench).await, 1);
+    assert_eq!(held(&mut bench, 7), [1, 0, 0, 0, 0, 0, 1]);
+    assert_eq!(bench.rebalance().await, 0);
+}
+
 #[tokio::test]
 async fn a_step_is_a_batch_at_a_time() {
     let (mut bench, _) = Bench::with_workers(2).await;

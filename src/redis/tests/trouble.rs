@@ -367,7 +367,7 @@ async fn any_order_of_calls_keeps_the_keyspace_in_one_piece() {
                 bench.end_lock(member.worker);
                 // In batches of one, and not always to the end.
                 for _ in 0..below(4) {
-                    bench.reap_batch(member.worker, 1).await;
+                    bench.reap_batch(member.worker, 1, 0).await;
                 }
                 if below(2) == 0 {
                     while matches!(bench.reap(member.worker).await.unwrap().0, Reap::Reaped { left: 1.., .. })

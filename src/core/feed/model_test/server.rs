@@ -170,7 +170,8 @@ impl Server {
         let revision = Revision(self.revision);
         let Some(cursor) = cursor else {
             let read_at = self.watch();
-            let joined = self.state.workers.iter().map(|worker| Change::WorkerJoined { revision, worker: *worker });
+            let joined =
+                self.state.workers.iter().map(|worker| Change::WorkerJoined { revision, worker: *worker });
             return (Some(read_at), Picture { changes: joined.collect(), next: Some("0".into()) });
         };
         let start: usize = cursor.parse().expect("a cursor of this model");
