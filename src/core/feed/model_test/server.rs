@@ -114,7 +114,7 @@ impl Server {
         let job = id(which % JOBS);
         match self.state.jobs.get(&job) {
             None => Change::JobAdded { revision, job },
-            Some(None) if which % 5 == 0 => Change::JobDeleted { revision, job },
+            Some(None) if which.is_multiple_of(5) => Change::JobDeleted { revision, job },
             Some(None) => Change::JobAssigned { revision, job, worker, epoch: Epoch(revision.0) },
             Some(Some(_)) if which % 5 < 2 => Change::JobDeleted { revision, job },
             Some(Some(worker)) => Change::JobReleased { revision, job, worker: *worker },
