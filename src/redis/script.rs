@@ -58,7 +58,7 @@ scripts! {
     REQUEUE = "requeue", 12, " flags=allow-oom", "changes", "push", "terms", "member", "look", "give", "suspicion", "placement";
     ORDER = "order", 7, " flags=allow-oom", "changes", "push", "terms", "member";
     WATCH = "watch", 3, "";
-    HISTORY = "history", 2, " flags=no-writes";
+    HISTORY = "history", 3, " flags=no-writes";
     SURVEY = "survey", 8, " flags=no-writes", "look";
     ROSTER = "roster", 5, " flags=no-writes", "terms";
     LIST = "list", 2, " flags=no-writes";

@@ -37,7 +37,8 @@ async fn everything(cluster: &Cluster, master: &Master) {
     until("all are gone", || async { master.stats().await.unwrap().jobs == 0 }).await;
     first.handle.terminate().await;
     second.handle.terminate().await;
-    (first.closed().await, second.closed().await);
+    first.closed().await;
+    second.closed().await;
     drop(mirror);
 }
 

@@ -154,7 +154,10 @@ struct Game<'a> {
 type Outcome<T = ()> = Result<T, TestCaseError>;
 
 macro_rules! must {
-    ($condition:expr, $($why:tt)*) => { if !$condition { return Err(TestCaseError::fail(format!($($why)*))); } };
+    ($condition:expr, $($why:tt)*) => {{
+        let holds: bool = $condition;
+        if !holds { return Err(TestCaseError::fail(format!($($why)*))); }
+    }};
 }
 
 /// What came to pass in all cases, and how often.
@@ -202,7 +205,7 @@ impl Game<'_> {
             Step::Die { worker, crash } => {
                 let Some(at) = self.player(worker) else { return Ok(()) };
                 let player = self.players.remove(at);
-                self.end(player.member.worker, crash).await;
+                self.end(player.member.worker, crash);
                 self.dead.push(player.member.worker);
             }
             Step::Reap { which, limit } if !self.dead.is_empty() => {
@@ -308,7 +311,7 @@ impl Game<'_> {
         items[0].as_i64().expect("a number")
     }
 
-    async fn end(&mut self, worker: WorkerId, crash: bool) {
+    fn end(&mut self, worker: WorkerId, crash: bool) {
         let ended = if crash {
             self.bench.command(&["HSET", "@terms", &format!("{worker}:ttl"), "0"]);
             let time = self.bench.command(&["TIME"]);
@@ -542,7 +545,7 @@ impl Game<'_> {
         let mut step = Step::Place { limit: 0 };
         self.crashes = 0;
         while let Some(worker) = self.dead.first().copied() {
-            self.end(worker, false).await; // of the grace as well
+            self.end(worker, false); // of the grace as well
             self.reap(worker, 200).await?;
             self.check(&step)?;
         }
@@ -631,7 +634,7 @@ async fn case(
     for (at, step) in steps.iter().enumerate() {
         let at_step = |error: TestCaseError| match error {
             TestCaseError::Fail(why) => TestCaseError::fail(format!("step {at}, {step:?}: {why}")),
-            other => other,
+            other @ TestCaseError::Reject(_) => other,
         };
         game.play(step).await.map_err(at_step)?;
         game.check(step).map_err(at_step)?;
