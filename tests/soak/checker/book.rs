@@ -282,9 +282,12 @@ impl<'a> Book<'a> {
                 }
             }
             What::Error { kind, job: Some(job), .. } if kind == "ReleaseTimeout" => {
-                // Of the holds of that job the oldest that is not dropped and not said.
+                // Of the holds of that job the oldest that was out for so long, and of which it was not said yet.
+                let (entries, release) = (self.entries, self.lives[life].release);
                 let found = self.holds.iter_mut().find(|hold| {
-                    hold.life == life && hold.job == job && hold.said.is_none() && hold.end > at
+                    let told = hold.told.into_iter().chain(hold.delete).map(|line| entries[line].at).min();
+                    let out = told.is_some_and(|told| hold.end.min(at) + NOISE >= told + release);
+                    hold.life == life && hold.job == job && hold.said.is_none() && out
                 });
                 if let Some(hold) = found {
                     hold.said = Some(line);
