@@ -71,6 +71,7 @@ fn number(word: &str) -> u64 {
 
 fn soak(seconds: u64, seed: u64) -> ExitCode {
     let plan = Plan::new(seed, seconds);
+    assert_eq!(plan, Plan::new(seed, seconds), "a seed decides");
     let outcome = stage::play(&plan, seconds);
     let clean = outcome.violations.is_empty() && outcome.healed.is_some();
     if !clean {

@@ -58,6 +58,8 @@ pub(crate) enum Net {
     Cut,
     CloseOnce,
     BlackHole,
+    /// Every other connection, the even or the odd ones, is dead without a word: the subscription, or the commands.
+    BlackHoleSome(bool),
     Delay(u64),
     /// Every other connection, the even or the odd ones, is late by so many ms.
     Uneven(u64, bool),
@@ -178,8 +180,14 @@ impl Plan {
             self.push(200, Act::Call { master: 0, op: format!("o{number}"), call: Call::Fresh(count) });
             number += 1;
         }
+        let (mut pace, mut until) = (25, 0);
         while at < end {
-            at += rng.wait(25);
+            // Now many, now few: where a message comes soon after, the loss of the one before it is found out by that.
+            if at >= until {
+                pace = rng.pick(&[(2, 10), (4, 30), (3, 120), (2, 500)]);
+                until = at + rng.range(1_500, 4_000);
+            }
+            at += rng.wait(pace);
             let op = format!("o{number}");
             number += 1;
             let any = |rng: &mut Rng, fresh: &[(String, usize)]| {
@@ -247,7 +255,7 @@ impl Plan {
     fn wishes(&mut self, rng: &mut Rng, end: u64) {
         let (mut at, mut number) = (1_000, 0);
         loop {
-            at += rng.wait(600);
+            at += rng.wait(800);
             if at >= end {
                 return;
             }
@@ -255,8 +263,8 @@ impl Plan {
             let roomy = worker < ROOMY;
             number += 1;
             let (line, undo) = match rng.pick(&[
-                (2, "terminate"),
-                (2, "drop"),
+                (1, "terminate"),
+                (1, "drop"),
                 (if roomy { 0 } else { 2 }, "drain"),
                 (if roomy { 0 } else { 2 }, "capacity"),
                 (1, "weight"),
@@ -294,13 +302,13 @@ impl Plan {
                     at += 8;
                 }
             }
-            at += rng.wait(2_500);
+            at += rng.wait(1_500);
             let acts = match rng.pick(&[
                 (2, "pause"),
                 (2, "restart"),
                 (1, "wipe"),
-                (3, "subscriptions"),
-                (2, "scripts"),
+                (4, "subscriptions"),
+                (1, "scripts"),
                 (1, "memory"),
                 (2, "mute"),
             ]) {
@@ -345,31 +353,64 @@ impl Plan {
     fn process(&mut self, rng: &mut Rng, end: u64, place: Place) {
         let mut at = rng.range(500, 4_000);
         loop {
-            at += rng.wait(5_000);
+            at += rng.wait(3_000);
             if at >= end {
                 return;
             }
-            let duration = rng.range(30, 3_500);
-            let (begin, finish) = match rng.pick(&[
-                (4, "kill"),
-                (4, "stop"),
-                (2, "cut"),
-                (2, "close"),
-                (3, "hole"),
+            // Half of them too short for a lock to end.
+            let duration = if rng.chance(50) { rng.range(20, 400) } else { rng.range(400, 3_500) };
+            let slow = rng.range(200, 450);
+            let kind = rng.pick(&[
+                (2, "kill"),
+                (3, "stop"),
+                (2, "busy-stop"),
+                (3, "cut"),
+                (3, "close"),
+                (2, "hole"),
+                (4, "hole-some"),
                 (2, "delay"),
                 (3, "uneven"),
-            ]) {
-                "kill" => (Act::Kill(place), Act::Start(place)),
-                "stop" => (Act::Stop(place), Act::Continue(place)),
-                "cut" => (Act::Net(place, Net::Cut), Act::NetEnd(place)),
-                "close" => (Act::Net(place, Net::CloseOnce), Act::NetEnd(place)),
-                "hole" => (Act::Net(place, Net::BlackHole), Act::NetEnd(place)),
-                "delay" => (Act::Net(place, Net::Delay(rng.range(5, 150))), Act::NetEnd(place)),
-                _ => (Act::Net(place, Net::Uneven(rng.range(20, 400), rng.chance(50))), Act::NetEnd(place)),
+                (2, "slow-hole"),
+            ]);
+            // When it ends, and what comes before that.
+            let (finish, begin) = match kind {
+                "kill" => (Act::Start(place), vec![(0, Act::Kill(place))]),
+                "stop" => (Act::Continue(place), vec![(0, Act::Stop(place))]),
+                // What came while the consumer did not look waits for it when the process wakes.
+                "busy-stop" => {
+                    let mut acts = vec![(0, Act::Stop(place))];
+                    if let Place::Worker(worker) = place {
+                        let line = format!("busy {}", 300 + duration / 2);
+                        acts = vec![(0, Act::Tell { worker, line }), (300, Act::Stop(place))];
+                    }
+                    (Act::Continue(place), acts)
+                }
+                "cut" => (Act::NetEnd(place), vec![(0, Act::Net(place, Net::Cut))]),
+                "close" => (Act::NetEnd(place), vec![(0, Act::Net(place, Net::CloseOnce))]),
+                "hole" => (Act::NetEnd(place), vec![(0, Act::Net(place, Net::BlackHole))]),
+                "hole-some" => {
+                    (Act::NetEnd(place), vec![(0, Act::Net(place, Net::BlackHoleSome(rng.chance(50))))])
+                }
+                "delay" => (Act::NetEnd(place), vec![(0, Act::Net(place, Net::Delay(rng.range(5, 150))))]),
+                // Its last heartbeat is answered late, and the next ones are not.
+                "slow-hole" => {
+                    let acts = vec![
+                        (0, Act::Net(place, Net::Delay(slow))),
+                        (1_200, Act::Net(place, Net::BlackHole)),
+                    ];
+                    (Act::NetEnd(place), acts)
+                }
+                _ => {
+                    let net = Net::Uneven(rng.range(20, 450), rng.chance(50));
+                    (Act::NetEnd(place), vec![(0, Act::Net(place, net))])
+                }
             };
-            let duration = if matches!(begin, Act::Net(_, Net::CloseOnce)) { 1 } else { duration };
+            let last = begin.last().map_or(0, |(after, _)| *after);
+            let duration = last + if kind == "close" { 1 } else { duration };
             if is_storm(at, end) && is_storm(at + duration, end) {
-                self.push(at, begin);
+                for (after, act) in begin {
+                    self.push(at + after, act);
+                }
                 at += duration;
                 self.push(at, finish);
             }

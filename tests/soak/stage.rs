@@ -111,6 +111,7 @@ impl Stage {
                     Net::Cut => "connections cut",
                     Net::CloseOnce => "connections closed once",
                     Net::BlackHole => "connections black-holed",
+                    Net::BlackHoleSome(_) => "one connection black-holed",
                     Net::Delay(_) => "connections delayed",
                     Net::Uneven(..) => "one connection later than the other",
                 };

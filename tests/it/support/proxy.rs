@@ -20,6 +20,8 @@ enum Mode {
     DelaySome(Duration, bool),
     /// Connections are taken, and all bytes are swallowed.
     BlackHole,
+    /// The same, for every other connection.
+    SwallowSome(bool),
     /// Connections are closed, the new ones too.
     Cut,
     /// The proxy was dropped.
@@ -90,6 +92,12 @@ impl Proxy {
         self.shared.set(Mode::BlackHole);
     }
 
+    /// The same for every other connection: a client's commands go through, and its subscription is dead without a
+    /// word, or the other way round.
+    pub(crate) fn black_hole_every_other(&self, odd: bool) {
+        self.shared.set(Mode::SwallowSome(odd));
+    }
+
     /// Closes every connection, and each new one at once, until `pass`.
     pub(crate) fn cut(&self) {
         self.shared.set(Mode::Cut);
@@ -129,7 +137,11 @@ impl Shared {
             match self.mode() {
                 Mode::Over => return,
                 Mode::Cut => continue,
-                Mode::Pass | Mode::Delay(_) | Mode::DelaySome(..) | Mode::BlackHole => {}
+                Mode::Pass
+                | Mode::Delay(_)
+                | Mode::DelaySome(..)
+                | Mode::BlackHole
+                | Mode::SwallowSome(_) => {}
             }
             // Without a server the client's connection is closed, as the server's own port would.
             let Ok(server) = TcpStream::connect(self.server) else { continue };
@@ -159,9 +171,10 @@ impl Shared {
             match self.mode() {
                 Mode::Cut | Mode::Over => break,
                 Mode::BlackHole => link.lost.store(true, Ordering::SeqCst),
+                Mode::SwallowSome(odd) if odd == link.odd => link.lost.store(true, Ordering::SeqCst),
                 Mode::Delay(delay) => std::thread::sleep(delay),
                 Mode::DelaySome(delay, odd) if odd == link.odd => std::thread::sleep(delay),
-                Mode::Pass | Mode::DelaySome(..) => {}
+                Mode::Pass | Mode::DelaySome(..) | Mode::SwallowSome(_) => {}
             }
             if !link.lost.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
                 break;

@@ -13,8 +13,13 @@ pub(super) const NOISE: Us = 30 * MS;
 /// A process that goes on after it stood still has told its consumers by then.
 pub(super) const WAKE: Us = 250 * MS;
 
-/// After a disturbance of the network or the server a process is connected again by then.
+/// After a disturbance of the network or the server a process is connected again by then, however long it was.
 pub(super) const RECOVER: Us = 3_500 * MS;
+
+/// The same for a disturbance of that length: the pauses between two tries grow with it.
+pub(super) fn recover(from: Us, to: Us) -> Us {
+    RECOVER.min(1_200 * MS + to.saturating_sub(from))
+}
 
 /// Later than everything.
 pub(super) const NEVER: Us = Us::MAX / 4;
@@ -53,7 +58,8 @@ pub(super) struct Hold<'a> {
     pub(super) from: Us,
     /// The lines with the later epochs of the same assignment.
     pub(super) epochs: Vec<(usize, u64)>,
-    pub(super) payload: &'a str,
+    /// What the consumer has got as its payload, each with its line.
+    pub(super) payloads: Vec<(usize, &'a str)>,
     pub(super) told: Option<usize>,
     pub(super) delete: Option<usize>,
     pub(super) reason: Option<&'a str>,
@@ -179,6 +185,8 @@ impl<'a> Book<'a> {
             What::Stalled { since } => {
                 process.still.push(Still { from: *since, to: at, surely: (at, at), lines: (line, None) });
             }
+            // One kind may follow on the other.
+            What::Net { .. } if process.net.last().is_some_and(|(_, to)| *to == NEVER) => {}
             What::Net { .. } => process.net.push((at, NEVER)),
             What::NetEnd {} => {
                 if let Some(net) = process.net.last_mut() {
@@ -255,7 +263,7 @@ impl<'a> Book<'a> {
                     add: line,
                     from: at,
                     epochs: Vec::new(),
-                    payload,
+                    payloads: vec![(line, payload)],
                     told: None,
                     delete: None,
                     reason: None,
@@ -268,7 +276,7 @@ impl<'a> Book<'a> {
                 if let Some(hold) = desk.latest.get(&(life, job.as_str())) {
                     let hold = &mut self.holds[*hold];
                     hold.epochs.push((line, *epoch));
-                    hold.payload = payload;
+                    hold.payloads.push((line, payload));
                 }
             }
             What::Delete { job, epoch, reason, .. } => {
@@ -325,6 +333,12 @@ impl<'a> Book<'a> {
 
     pub(super) fn at(&self, line: usize) -> Us {
         self.entries[line].at
+    }
+
+    /// What the consumer has as the job's payload at that time.
+    pub(super) fn payload_at<'b>(&self, hold: &'b Hold<'a>, at: Us) -> (usize, &'b str) {
+        let seen = hold.payloads.iter().rev().find(|(line, _)| self.at(*line) <= at);
+        *seen.unwrap_or(&hold.payloads[0])
     }
 
     pub(super) fn life(&self, hold: &Hold<'_>) -> &Life<'a> {
@@ -428,6 +442,14 @@ impl<'a> Book<'a> {
         parts
     }
 
+    /// Whether a worker got the job while it could not know that it had lost everything.
+    pub(super) fn is_excused(&self, hold: &Hold<'_>) -> bool {
+        let life = self.life(hold);
+        let within = |(from, to): (Us, Us)| (from..to).contains(&hold.from);
+        let wiped = self.wipe_of(hold).map(|(wipe, to)| (wipe.from, to.saturating_add(life.ttl + RECOVER)));
+        self.excuses(life).into_iter().chain(wiped).any(within)
+    }
+
     /// When a lenient worker may be wrong: it was cut off for longer than its lock is sure to last.
     pub(super) fn excuses(&self, life: &Life<'_>) -> Vec<(Us, Us)> {
         if !life.lenient {
@@ -439,7 +461,7 @@ impl<'a> Book<'a> {
         let net = process.iter().flat_map(|process| process.net.iter().copied());
         let away = self.away.iter().map(|away| (away.from, away.to));
         let windows = still.chain(net).chain(away).filter(|(from, to)| to - from > life.ttl / 2);
-        windows.map(|(from, to)| (from + life.ttl / 2, to.saturating_add(RECOVER))).collect()
+        windows.map(|(from, to)| (from + life.ttl / 2, to.saturating_add(recover(from, to)))).collect()
     }
 }
 

@@ -55,13 +55,15 @@ pub(crate) enum Kind {
     DeleteNotDelivered,
     /// A deletion that was waited for was answered while the job was still held.
     HeldAfterWait,
+    /// A job that was gone was given to somebody.
+    Revived,
     /// A job of a cluster that was wiped was still held after the bound.
     HeldAfterWipe,
     /// In the end: a job that must be there is not, or nobody holds it.
     JobLost,
     /// In the end: a job that was deleted is still there, or still held.
     JobNotGone,
-    /// In the end: the holder has another payload than the last.
+    /// The holder has another payload than the last, after the bound or in the end.
     StalePayload,
     /// In the end: jobs wait although there is room.
     Waiting,
@@ -81,6 +83,7 @@ impl fmt::Display for Kind {
             Self::LateTakeover => "a takeover later than its bound",
             Self::DeleteNotDelivered => "a delete never delivered",
             Self::HeldAfterWait => "a deletion that was waited for, and not over",
+            Self::Revived => "an Add of a job that is gone",
             Self::HeldAfterWipe => "held although its cluster is gone",
             Self::JobLost => "a job lost",
             Self::JobNotGone => "a deleted job that is not gone",
