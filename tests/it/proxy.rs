@@ -77,3 +77,16 @@ fn every_other_connection_can_be_treated_apart() {
     assert!(ping(&even).is_err(), "what has lost bytes is over");
     ping(&odd).expect("this one has lost nothing");
 }
+
+#[test]
+fn answers_alone_can_be_lost() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    let mut connection = connect(&proxy);
+    proxy.swallow_answers();
+    connection.write_all(b"SET done 1\r\n").expect("taken");
+    assert!(matches!(ping(&connection).unwrap_err().kind(), std::io::ErrorKind::WouldBlock), "no answer");
+    assert_eq!(server.command(&["GET", "done"]).text(), "1", "it was done all the same");
+    proxy.pass();
+    assert!(ping(&connection).is_err(), "what has lost bytes is over");
+}

@@ -4,9 +4,9 @@
 //! network do with it is not in anybody's hands: the same seed gives the same plan, not the same history.
 //!
 //! ```text
-//! |<------- storm ------->|<-------- calm -------->|<------- storm ...        | heal
-//!  operations ..................................................................
-//!  faults, each place in its own lane      one kill                            all have ended
+//! ... ------- storm ------->|<-------- calm -------->|<------- storm ------->| heal
+//!  operations ...............  silence   ..........................................
+//!  faults, each place in its own lane      one kill                           all have ended
 //! ```
 
 use std::fmt;
@@ -60,6 +60,8 @@ pub(crate) enum Net {
     BlackHole,
     /// Every other connection, the even or the odd ones, is dead without a word: the subscription, or the commands.
     BlackHoleSome(bool),
+    /// What is asked is done, and the answer is lost.
+    SwallowAnswers,
     Delay(u64),
     /// Every other connection, the even or the odd ones, is late by so many ms.
     Uneven(u64, bool),
@@ -71,6 +73,10 @@ pub(crate) enum Server {
     Pause,
     Resume,
     Kill,
+    /// What it has on disk now is what it has after `StartOlder`.
+    Snapshot,
+    /// As after a failover to a replica that lags: the last writes are lost.
+    StartOlder,
     Start {
         keep: bool,
     },
@@ -145,6 +151,8 @@ const CALM: u64 = 9_000;
 /// When somebody dies in the calm, and comes back: what disturbed before is over, and a takeover has its time.
 const DEATH: u64 = 4_500;
 const REBIRTH: u64 = 8_500;
+/// How long nobody asks for anything.
+const SILENCE: u64 = 3_800;
 
 impl Plan {
     pub(crate) fn new(seed: u64, seconds: u64) -> Self {
@@ -188,6 +196,10 @@ impl Plan {
                 until = at + rng.range(1_500, 4_000);
             }
             at += rng.wait(pace);
+            // In the beginning of a calm nothing is said, so that what was lost before has to be found out otherwise.
+            if is_silent(at, end) {
+                continue;
+            }
             let op = format!("o{number}");
             number += 1;
             let any = |rng: &mut Rng, fresh: &[(String, usize)]| {
@@ -259,6 +271,9 @@ impl Plan {
             if at >= end {
                 return;
             }
+            if !is_storm(at, end) {
+                continue;
+            }
             let worker = rng.index(self.workers.len());
             let roomy = worker < ROOMY;
             number += 1;
@@ -307,6 +322,7 @@ impl Plan {
                 (2, "pause"),
                 (2, "restart"),
                 (1, "wipe"),
+                (2, "older"),
                 (4, "subscriptions"),
                 (1, "scripts"),
                 (1, "memory"),
@@ -315,6 +331,17 @@ impl Plan {
                 "pause" => Some((Server::Pause, Server::Resume, rng.range(50, 3_500))),
                 "restart" => Some((Server::Kill, Server::Start { keep: true }, rng.range(20, 2_000))),
                 "wipe" => Some((Server::Kill, Server::Start { keep: false }, rng.range(20, 1_500))),
+                "older" => {
+                    let (before, down) = (rng.range(20, 800), rng.range(20, 1_000));
+                    if is_storm(at, end) && is_storm(at + before + down, end) {
+                        self.push(at, Act::Server(Server::Snapshot));
+                        at += before;
+                        self.push(at, Act::Server(Server::Kill));
+                        at += down;
+                        self.push(at, Act::Server(Server::StartOlder));
+                    }
+                    None
+                }
                 "memory" => Some((Server::FillMemory, Server::FreeMemory, rng.range(300, 3_000))),
                 "mute" => Some((Server::Mute, Server::Unmute, rng.range(500, 5_000))),
                 "subscriptions" => {
@@ -363,11 +390,13 @@ impl Plan {
             let kind = rng.pick(&[
                 (2, "kill"),
                 (3, "stop"),
-                (2, "busy-stop"),
+                (3, "busy-stop"),
                 (3, "cut"),
                 (3, "close"),
                 (2, "hole"),
                 (4, "hole-some"),
+                (4, "deaf"),
+                (if matches!(place, Place::Master(_)) { 4 } else { 0 }, "late"),
                 (2, "delay"),
                 (3, "uneven"),
                 (2, "slow-hole"),
@@ -380,8 +409,8 @@ impl Plan {
                 "busy-stop" => {
                     let mut acts = vec![(0, Act::Stop(place))];
                     if let Place::Worker(worker) = place {
-                        let line = format!("busy {}", 300 + duration / 2);
-                        acts = vec![(0, Act::Tell { worker, line }), (300, Act::Stop(place))];
+                        let line = format!("busy {}", 700 + duration / 2);
+                        acts = vec![(0, Act::Tell { worker, line }), (700, Act::Stop(place))];
                     }
                     (Act::Continue(place), acts)
                 }
@@ -391,7 +420,12 @@ impl Plan {
                 "hole-some" => {
                     (Act::NetEnd(place), vec![(0, Act::Net(place, Net::BlackHoleSome(rng.chance(50))))])
                 }
+                "deaf" => (Act::NetEnd(place), vec![(0, Act::Net(place, Net::SwallowAnswers))]),
                 "delay" => (Act::NetEnd(place), vec![(0, Act::Net(place, Net::Delay(rng.range(5, 150))))]),
+                // What it asks for comes when it has given up on it.
+                "late" => {
+                    (Act::NetEnd(place), vec![(0, Act::Net(place, Net::Delay(rng.range(1_100, 1_800))))])
+                }
                 // Its last heartbeat is answered late, and the next ones are not.
                 "slow-hole" => {
                     let acts = vec![
@@ -420,12 +454,12 @@ impl Plan {
     /// In each calm one worker dies, and nothing else happens to anybody.
     fn deaths(&mut self, rng: &mut Rng, end: u64) {
         let (storm, calm) = cycle(end);
-        let mut begin = storm;
-        while begin + calm <= end {
-            let place = Place::Worker(rng.index(self.workers.len()));
+        let mut over = end.saturating_sub(storm);
+        while over >= calm {
+            let (begin, place) = (over - calm, Place::Worker(rng.index(self.workers.len())));
             self.push(begin + DEATH * calm / CALM, Act::Kill(place));
             self.push(begin + REBIRTH * calm / CALM, Act::Start(place));
-            begin += storm + calm;
+            over = begin.saturating_sub(storm);
         }
     }
 }
@@ -450,8 +484,14 @@ fn cycle(end: u64) -> (u64, u64) {
     }
 }
 
-/// Whether faults may begin and end at this time.
+/// Whether faults may begin and end at this time. The last thing is a storm: what it has left behind nobody covers up.
 fn is_storm(at: u64, end: u64) -> bool {
     let (storm, calm) = cycle(end);
-    at < end && at % (storm + calm) < storm
+    at < end && (end - at) % (storm + calm) < storm
+}
+
+/// Whether it is the beginning of a calm.
+fn is_silent(at: u64, end: u64) -> bool {
+    let (storm, calm) = cycle(end);
+    at < end && (end - at) % (storm + calm) > storm + calm - SILENCE * calm / CALM
 }

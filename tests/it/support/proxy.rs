@@ -22,6 +22,8 @@ enum Mode {
     BlackHole,
     /// The same, for every other connection.
     SwallowSome(bool),
+    /// What the server says is swallowed; what it is asked goes through.
+    SwallowAnswers,
     /// Connections are closed, the new ones too.
     Cut,
     /// The proxy was dropped.
@@ -44,8 +46,8 @@ struct Shared {
 struct Link {
     client: TcpStream,
     server: TcpStream,
-    /// Bytes of it were swallowed: nothing may pass any more.
-    lost: AtomicBool,
+    /// Bytes of it were swallowed, to the server and from it: nothing may pass that way any more.
+    lost: [AtomicBool; 2],
     odd: bool,
 }
 
@@ -74,7 +76,7 @@ impl Proxy {
     /// All is well again. What was swallowed is not made up for: those connections are closed.
     pub(crate) fn pass(&self) {
         self.shared.set(Mode::Pass);
-        self.shared.close(|link| link.lost.load(Ordering::SeqCst));
+        self.shared.close(|link| link.lost.iter().any(|lost| lost.load(Ordering::SeqCst)));
     }
 
     /// Holds back every piece in both directions.
@@ -96,6 +98,11 @@ impl Proxy {
     /// word, or the other way round.
     pub(crate) fn black_hole_every_other(&self, odd: bool) {
         self.shared.set(Mode::SwallowSome(odd));
+    }
+
+    /// Everything that is asked is done, and nobody hears of it.
+    pub(crate) fn swallow_answers(&self) {
+        self.shared.set(Mode::SwallowAnswers);
     }
 
     /// Closes every connection, and each new one at once, until `pass`.
@@ -141,13 +148,14 @@ impl Shared {
                 | Mode::Delay(_)
                 | Mode::DelaySome(..)
                 | Mode::BlackHole
-                | Mode::SwallowSome(_) => {}
+                | Mode::SwallowSome(_)
+                | Mode::SwallowAnswers => {}
             }
             // Without a server the client's connection is closed, as the server's own port would.
             let Ok(server) = TcpStream::connect(self.server) else { continue };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let odd = self.made.fetch_add(1, Ordering::SeqCst) % 2 == 1;
-            let link = Arc::new(Link { client, server, lost: AtomicBool::new(false), odd });
+            let link = Arc::new(Link { client, server, lost: Default::default(), odd });
             {
                 let mut links = self.links.lock().expect("no panic with it");
                 links.retain(|link| link.strong_count() > 0);
@@ -158,25 +166,36 @@ impl Shared {
                 link.close();
             }
             let (shared, other) = (self.clone(), link.clone());
-            std::thread::spawn(move || shared.pump(&other, &other.client, &other.server));
+            std::thread::spawn(move || shared.pump(&other, &other.client, &other.server, false));
             let shared = self.clone();
-            std::thread::spawn(move || shared.pump(&link, &link.server, &link.client));
+            std::thread::spawn(move || shared.pump(&link, &link.server, &link.client, true));
         }
     }
 
     /// Carries bytes one way until the connection ends; then ends both.
-    fn pump(&self, link: &Link, mut from: &TcpStream, mut to: &TcpStream) {
+    fn pump(&self, link: &Link, mut from: &TcpStream, mut to: &TcpStream, answers: bool) {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            match self.mode() {
+            let swallow = match self.mode() {
                 Mode::Cut | Mode::Over => break,
-                Mode::BlackHole => link.lost.store(true, Ordering::SeqCst),
-                Mode::SwallowSome(odd) if odd == link.odd => link.lost.store(true, Ordering::SeqCst),
-                Mode::Delay(delay) => std::thread::sleep(delay),
-                Mode::DelaySome(delay, odd) if odd == link.odd => std::thread::sleep(delay),
-                Mode::Pass | Mode::DelaySome(..) | Mode::SwallowSome(_) => {}
+                Mode::BlackHole => true,
+                Mode::SwallowSome(odd) => odd == link.odd,
+                Mode::SwallowAnswers => answers,
+                Mode::Delay(delay) => {
+                    std::thread::sleep(delay);
+                    false
+                }
+                Mode::DelaySome(delay, odd) if odd == link.odd => {
+                    std::thread::sleep(delay);
+                    false
+                }
+                Mode::Pass | Mode::DelaySome(..) => false,
+            };
+            let lost = &link.lost[usize::from(answers)];
+            if swallow {
+                lost.store(true, Ordering::SeqCst);
             }
-            if !link.lost.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
+            if !lost.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
                 break;
             }
         }

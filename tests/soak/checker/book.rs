@@ -107,6 +107,8 @@ pub(super) struct Away {
     pub(super) from: Us,
     pub(super) to: Us,
     pub(super) wiped: bool,
+    /// What was written since then may be lost.
+    pub(super) lost_since: Option<Us>,
     pub(super) lines: (usize, Option<usize>),
 }
 
@@ -201,11 +203,22 @@ impl<'a> Book<'a> {
     fn server(&mut self, line: usize, entry: &Entry) {
         match &entry.what {
             What::Away { .. } => {
-                self.away.push(Away { from: entry.at, to: NEVER, wiped: false, lines: (line, None) });
+                self.away.push(Away {
+                    from: entry.at,
+                    to: NEVER,
+                    wiped: false,
+                    lost_since: None,
+                    lines: (line, None),
+                });
             }
             What::Back { kept } => {
                 if let Some(away) = self.away.last_mut() {
                     (away.to, away.wiped, away.lines.1) = (entry.at, !kept, Some(line));
+                }
+            }
+            What::BackOlder { since } => {
+                if let Some(away) = self.away.last_mut() {
+                    (away.to, away.lost_since, away.lines.1) = (entry.at, Some(*since), Some(line));
                 }
             }
             _ => {}
@@ -431,7 +444,7 @@ impl<'a> Book<'a> {
     pub(super) fn counts(&self, hold: &Hold<'_>) -> Vec<(Us, Us)> {
         let until = self.counts_until(hold);
         let mut parts = vec![(hold.from, until)];
-        for (from, to) in self.excuses(self.life(hold)) {
+        for (from, to) in self.excuses(self.life(hold)).into_iter().chain(self.forgotten(hold)) {
             parts = parts
                 .into_iter()
                 .flat_map(|(start, end)| [(start, end.min(from)), (start.max(to), end)])
@@ -440,6 +453,33 @@ impl<'a> Book<'a> {
         }
         parts.retain(|(start, end)| start < end);
         parts
+    }
+
+    /// When the server may not know of a hold, as it has lost what was written last: until the holder has heard of it,
+    /// and if it was told to let go then, to the end.
+    fn forgotten(&self, hold: &Hold<'_>) -> Vec<(Us, Us)> {
+        let mut all = Vec::new();
+        for away in &self.away {
+            let Some(since) = away.lost_since.filter(|_| hold.from <= away.to && hold.end > away.from) else {
+                continue;
+            };
+            let mut until = away.to + recover(away.from, away.to);
+            if let Some(process) = self.processes.get(self.life(hold).who) {
+                let still = process.still.iter().map(|still| (still.from, still.to.saturating_add(WAKE)));
+                let net =
+                    process.net.iter().map(|(from, to)| (*from, to.saturating_add(recover(*from, *to))));
+                let mut own: Vec<(Us, Us)> = still.chain(net).collect();
+                own.sort_unstable();
+                for (_, to) in
+                    own.into_iter().filter(|(from, to)| *to > away.from && *from < away.to + RECOVER)
+                {
+                    until = until.max(to);
+                }
+            }
+            let told = self.told_at(hold).is_some_and(|told| (since..until).contains(&told));
+            all.push((away.from, if told { NEVER } else { until }));
+        }
+        all
     }
 
     /// Whether a worker got the job while it could not know that it had lost everything.

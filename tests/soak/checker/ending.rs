@@ -68,7 +68,7 @@ pub(super) fn check(book: &Book<'_>, at: Us) -> Vec<Violation> {
                     found.push(Violation::new(Kind::TwoHolders, text, lines));
                 }
             }
-        } else if let Some(gone) = book.operations.is_gone(job, at) {
+        } else if let Some(gone) = book.operations.is_gone(job, at).filter(|_| book.operations.knows(job)) {
             if has.is_some() || !held.is_empty() {
                 let text = format!(
                     "{job} was deleted; the cluster has it: {}; owners: {}",

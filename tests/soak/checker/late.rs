@@ -59,7 +59,8 @@ fn disturbances(book: &Book<'_>) -> Vec<Disturbance> {
         let (ttl, grace) = terms.entry(life.who).or_default();
         (*ttl, *grace) = (life.ttl.max(*ttl), life.grace.max(*grace));
         all.extend(life.busy.iter().map(|(from, to)| Disturbance::new(*from, *to)));
-        if let Some(close) = life.close {
+        // What it was given before it went, it has given back; if its lock is lost, that lives on for a while.
+        if let Some(close) = life.fenced {
             let (at, lasts) = (book.at(close), life.ttl + life.grace);
             all.push(Disturbance { from: at, to: at, grace: life.grace, lasts });
         }

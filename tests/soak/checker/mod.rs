@@ -17,6 +17,7 @@
 //! | a handler holds on after its worker lost the lock | from the fence margin after it was told |
 //! | a handler holds on after another `Delete` | from the release timeout after it was told; its stream has to say so |
 //! | a lenient worker that was cut off holds on | from half a lock's life after that began until it can hear, and then `RECOVER` |
+//! | the server has lost what was written last, and may not know of a hold | from when it was away until it is back and the holder can hear, and then `recover`; if it is told then, to the end |
 //! | who held jobs of a cluster that was wiped | from the wipe until a lock's life after it, and then `RECOVER` |
 //!
 //! Whatever happens, of two holders the later one has the larger epoch.

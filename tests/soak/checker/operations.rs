@@ -129,6 +129,15 @@ impl<'a> Operations<'a> {
             over: false,
         });
         all.wipes = wipes.collect();
+        for away in &book.away {
+            let Some(since) = away.lost_since else { continue };
+            for operation in all.by_job.values_mut().flatten() {
+                // It was done, and that may be lost.
+                if operation.from <= away.to && operation.to >= since {
+                    (operation.certain, operation.to) = (false, operation.to.max(away.to));
+                }
+            }
+        }
         all
     }
 
@@ -139,6 +148,11 @@ impl<'a> Operations<'a> {
 
     pub(super) fn jobs(&self) -> impl Iterator<Item = &'a str> {
         self.by_job.keys().copied()
+    }
+
+    /// Whether anybody did anything with it by its id.
+    pub(super) fn knows(&self, job: &str) -> bool {
+        self.by_job.contains_key(job)
     }
 
     /// What shows that a job was there from `from` to `until`, if it surely was.
