@@ -33,7 +33,7 @@ mod stage;
 
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use checker::{Entry, Violation};
@@ -77,6 +77,9 @@ fn soak(seconds: u64, seed: u64) -> ExitCode {
     if !clean {
         report(&outcome.violations, &outcome.history);
         println!("the histories are in {}", keep(&outcome, seed).display());
+    }
+    if let Some(folder) = std::env::var_os("SOAK_LOG") {
+        write(&PathBuf::from(folder), &outcome);
     }
     println!("{}", summary(&outcome, seconds, seed));
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -128,12 +131,16 @@ fn keep(outcome: &Outcome, seed: u64) -> PathBuf {
         .tempdir()
         .expect("a folder for the histories")
         .keep();
+    write(&folder, outcome);
+    folder
+}
+
+fn write(folder: &Path, outcome: &Outcome) {
     let mut text = String::new();
     for entry in &outcome.history {
         let _ = writeln!(text, "{entry}");
     }
     std::fs::write(folder.join("history"), text).expect("the history is written");
-    folder
 }
 
 fn judge_again(file: &str) -> ExitCode {
