@@ -151,6 +151,8 @@ const CALM: u64 = 9_000;
 /// When somebody dies in the calm, and comes back: what disturbed before is over, and a takeover has its time.
 const DEATH: u64 = 4_500;
 const REBIRTH: u64 = 8_500;
+/// How long a consumer has not looked when its process is stopped.
+const BUSY: u64 = 1_100;
 /// How long nobody asks for anything.
 const SILENCE: u64 = 3_800;
 
@@ -192,7 +194,7 @@ impl Plan {
         while at < end {
             // Now many, now few: where a message comes soon after, the loss of the one before it is found out by that.
             if at >= until {
-                pace = rng.pick(&[(2, 10), (4, 30), (3, 120), (2, 500)]);
+                pace = rng.pick(&[(3, 8), (5, 25), (3, 100), (1, 400)]);
                 until = at + rng.range(1_500, 4_000);
             }
             at += rng.wait(pace);
@@ -216,7 +218,7 @@ impl Plan {
                 (3, "add-many"),
                 (if crowded { 1 } else { 8 }, "fresh"),
                 (if crowded { 1 } else { 4 }, "fresh-many"),
-                (14, "update"),
+                (40, "update"),
                 (18, "delete"),
                 (if crowded { 12 } else { 5 }, "delete-many"),
                 (8, "wait"),
@@ -385,7 +387,7 @@ impl Plan {
                 return;
             }
             // Half of them too short for a lock to end.
-            let duration = if rng.chance(50) { rng.range(20, 400) } else { rng.range(400, 3_500) };
+            let mut duration = if rng.chance(50) { rng.range(20, 400) } else { rng.range(400, 3_500) };
             let slow = rng.range(200, 450);
             let kind = rng.pick(&[
                 (2, "kill"),
@@ -396,7 +398,7 @@ impl Plan {
                 (2, "hole"),
                 (4, "hole-some"),
                 (4, "deaf"),
-                (if matches!(place, Place::Master(_)) { 4 } else { 0 }, "late"),
+                (if matches!(place, Place::Master(_)) { 8 } else { 0 }, "late"),
                 (2, "delay"),
                 (3, "uneven"),
                 (2, "slow-hole"),
@@ -409,8 +411,9 @@ impl Plan {
                 "busy-stop" => {
                     let mut acts = vec![(0, Act::Stop(place))];
                     if let Place::Worker(worker) = place {
-                        let line = format!("busy {}", 700 + duration / 2);
-                        acts = vec![(0, Act::Tell { worker, line }), (700, Act::Stop(place))];
+                        duration = rng.range(1_600, 3_000);
+                        let line = format!("busy {}", BUSY + duration / 2);
+                        acts = vec![(0, Act::Tell { worker, line }), (BUSY, Act::Stop(place))];
                     }
                     (Act::Continue(place), acts)
                 }
