@@ -23,6 +23,7 @@
 //! Whatever happens, of two holders the later one has the larger epoch.
 
 mod book;
+mod claims;
 mod ending;
 mod history;
 mod late;
