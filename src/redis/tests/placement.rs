@@ -620,11 +620,14 @@ async fn case(
     bench: &mut Bench,
     ears: &mut Connection,
     seen: &mut Seen,
-    crashes: u32,
+    (crashes, watched): (u32, bool),
     steps: &[Step],
 ) -> Outcome {
     bench.command(&["FLUSHALL"]);
     bench.incarnation = bench.store.open("run-1").await.unwrap().incarnation;
+    if watched {
+        bench.store.watch(JOINED, 100).await.unwrap(); // each change then has a revision of its own
+    }
     let (players, dead, jobs, before) = (Vec::new(), Vec::new(), BTreeMap::new(), BTreeMap::new());
     let mut game = Game { bench, ears, players, dead, jobs, before, idle: false, seen: Seen::new(), crashes };
     game.hear()?; // of the case before, if that failed
@@ -656,14 +659,14 @@ fn whatever_happens_the_keyspace_is_of_one_piece_and_all_heals() {
     let cases = std::env::var("ASSEMBLAGE_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
     let mut runner =
         TestRunner::new(Config { cases, max_shrink_iters: 3_000, ..Config::with_source_file(file!()) });
-    let strategy = (0u32..3, proptest::collection::vec(step(), 1..70));
+    let strategy = ((0u32..3, any::<bool>()), proptest::collection::vec(step(), 1..70));
     let seen = std::cell::RefCell::new(Seen::new());
-    let result = runner.run(&strategy, |(crashes, steps)| {
+    let result = runner.run(&strategy, |(settings, steps)| {
         runtime.block_on(case(
             &mut bench.borrow_mut(),
             &mut ears.borrow_mut(),
             &mut seen.borrow_mut(),
-            crashes,
+            settings,
             &steps,
         ))
     });

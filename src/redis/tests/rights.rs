@@ -57,8 +57,9 @@ async fn everything(store: &Store) -> crate::error::Result<()> {
     store.requeue(&[id("c")]).await?;
     store.leave(&members[0]).await?;
     // One that dies, with a job that is blamed for it.
+    // (By a join: a heartbeat waits for its answer no longer than a third of the time to live.)
     let brief = Duration::from_millis(30);
-    store.beat(&members[1], &lock(brief, false)).await?.expect("it beats");
+    store.join(&members[1], &entry(brief)).await?.expect("it is a member");
     let suspicion = crate::redis::store::Suspicion { crashes: 1, ..TRUST };
     while !matches!(
         store.reap(members[1].worker, TIMEOUT, suspicion).await?.0,
