@@ -24,5 +24,9 @@ if ends <= now_ms then
 elseif length > number_of(watch[3]) then
   redis.call('HSET', K.watch, 'length', int(length))
 end
-redis.call('HSET', K.watch, 'until', int(math.max(ends, now_ms + keep)))
+ends = math.max(ends, now_ms + keep)
+redis.call('HSET', K.watch, 'until', int(ends))
+-- Nothing is left of it when nobody has watched for so long.
+redis.call('PEXPIRE', K.watch, int(ends - now_ms))
+redis.call('PEXPIRE', K.changes, int(ends - now_ms))
 return { 1, last }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::bench::{Bench, JOINED, TERMS, TRUST, id, kind, reaped};
+use super::bench::{Bench, JOINED, TERMS, TRUST, id, kind, reaped, until};
 use crate::ErrorKind;
 use crate::change::Change;
 use crate::id::{Revision, WorkerId};
@@ -391,6 +391,26 @@ async fn watch_keeps_the_longest_time_and_the_greatest_length_and_begins_anew_af
         assert!(!bench.store.history(at).await.unwrap().reaches, "nobody watched meanwhile");
     }
     assert!(bench.store.history(anew).await.unwrap().reaches);
+}
+
+// A journal that nobody reads any more is not kept for ever.
+#[tokio::test]
+async fn nothing_is_left_of_watching_when_its_time_has_passed() {
+    let mut bench = Bench::new().await;
+    bench.store.watch(Duration::from_millis(200), 10).await.unwrap();
+    bench.add("a", "x").await;
+    for key in ["@watch", "@changes"] {
+        let left = bench.command(&["PTTL", key]).int();
+        assert!((-2..=200).contains(&left) && left != -1, "{key}: {left}");
+    }
+    bench.store.watch(KEEP, 10).await.unwrap();
+    bench.add("b", "x").await;
+    for key in ["@watch", "@changes"] {
+        assert!((500_000..=600_000).contains(&bench.command(&["PTTL", key]).int()), "{key}");
+    }
+    bench.command(&["HSET", "@watch", "until", "5"]);
+    bench.store.watch(Duration::from_millis(5), 10).await.unwrap();
+    until("it is gone", || bench.command(&["EXISTS", "@watch", "@changes"]).int() == 0).await;
 }
 
 #[tokio::test]

@@ -17,7 +17,8 @@ local function is_watched()
     watched = false
     if redis.call('TYPE', K.watch).ok == 'hash' then
       local watch = redis.call('HMGET', K.watch, 'until', 'last', 'length')
-      watched = number_of(watch[1]) > now_ms and { last = number_of(watch[2]), length = number_of(watch[3]) }
+      local ends, last, length = number_of(watch[1]), number_of(watch[2]), number_of(watch[3])
+      watched = ends > now_ms and { ends = ends, last = last, length = length }
     end
   end
   return watched
@@ -29,8 +30,12 @@ local function keep(last, message)
   local id, kind = int(last) .. '-0', redis.call('TYPE', K.changes).ok
   if kind ~= 'none' and (kind ~= 'stream' or #redis.call('XRANGE', K.changes, id, '+', 'COUNT', 1) > 0) then
     redis.call('DEL', K.changes)
+    kind = 'none'
   end
   redis.call('XADD', K.changes, 'MAXLEN', '~', int(watched.length), id, 'b', message)
+  if kind == 'none' then
+    redis.call('PEXPIRE', K.changes, int(watched.ends - now_ms))
+  end
 end
 
 -- `at`: its revision, if it has one already that is later than that of the last change.
