@@ -13,3 +13,4 @@ pub(crate) mod store;
 pub(crate) mod subscriber;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tls;

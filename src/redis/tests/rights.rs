@@ -82,7 +82,7 @@ async fn the_acl_of_protocol_md_is_enough_for_everything_and_not_for_more() {
     assert_eq!(format!("{:?}", server.command(&words)), "+OK", "{words:?}");
 
     let url = server.url().replace("redis://", &format!("redis://{}:secret@", words[2]));
-    let connection = Connection::connect_url(&url, None, TIMEOUT).await.expect("it connects");
+    let connection = Connection::connect_url(&url, None, None, TIMEOUT).await.expect("it connects");
     everything(&store(&connection, "other")).await.unwrap();
 
     // And a whole life through the public interface, subscriptions and the preflight with it.
