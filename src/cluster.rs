@@ -31,7 +31,9 @@ pub(crate) struct Shared {
 impl Shared {
     /// Which run of which server has the cluster's keys now.
     pub(crate) async fn run_id(&self) -> Result<String> {
-        server::run_id(self.connection.commands.client(), &self.keys, self.settings.command_timeout).await
+        let client = self.connection.commands.client();
+        let run_id = server::run_id(client, &self.keys, self.settings.command_timeout).await;
+        run_id.map_err(|error| self.store.explain(error))
     }
 
     /// Opens the cluster on the server's present run, and says which that is.

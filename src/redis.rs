@@ -4,6 +4,7 @@ pub(crate) mod connect;
 pub(crate) mod error;
 #[cfg(test)]
 mod link_test;
+mod login;
 pub(crate) mod own;
 pub(crate) mod reply;
 pub(crate) mod route;
