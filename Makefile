@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench lint fmt doc package
+.PHONY: help demo test soak load bench lint fmt doc package
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -16,6 +16,11 @@ SECONDS ?= 60
 SEED ?= 1
 soak: server ## real processes, random faults, and a checker of what was seen; another one: make soak SECONDS=600 SEED=2
 	@cargo test --quiet --test soak -- --seconds $(SECONDS) --seed $(SEED)
+
+WORKERS ?= 1000
+JOBS ?= 100000
+load: server ## a thousand workers and a hundred thousand jobs on one server, which come and go: make load SECONDS=60
+	@cargo test --quiet --release --test load -- --seconds $(SECONDS) --workers $(WORKERS) --jobs $(JOBS)
 
 BENCH ?= *
 bench: server ## the benchmarks, on private servers; one alone: make bench BENCH=takeover ARGS="10000 --rounds 20"
