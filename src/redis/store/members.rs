@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{BATCH_BYTES, BATCH_JOBS, BATCH_MOVES, Late, PROTOCOL, Store, arg, millis, num};
+use super::{BATCH_BYTES, BATCH_MOVES, Late, PAGE_ROWS, PROTOCOL, Store, arg, millis, num};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, Revision, WorkerId};
 use crate::message::{Cursor, Order, Page, Row, RowState, Terms};
@@ -300,7 +300,7 @@ impl Store {
             num(member.worker.get()),
             num(since.get()),
             cursor,
-            num(BATCH_JOBS as u64),
+            num(PAGE_ROWS as u64),
             num(BATCH_BYTES as u64),
         ];
         let mut reply = self.run("asking what the worker holds", &script::SYNC, &keys, args).await?;
