@@ -45,7 +45,7 @@ impl Way {
 
     fn count(self, report: &Report) -> usize {
         match self {
-            Self::OneAtATime => report.scale.of(20, 2_000, 5_000),
+            Self::OneAtATime => report.scale.of(20, 1_500, 5_000),
             Self::InFlight => report.scale.of(100, 10_000, 20_000),
             Self::Bulk => report.scale.of(300, 20_000, 40_000),
         }
@@ -53,7 +53,7 @@ impl Way {
 }
 
 pub(crate) fn run(report: &mut Report) {
-    let rounds = report.scale.of(1, 5, 20);
+    let rounds = report.scale.of(1, 3, 20);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     for held in [true, false] {
         let server = RedisServer::start();
@@ -61,7 +61,8 @@ pub(crate) fn run(report: &mut Report) {
         let channel = if held { "floor" } else { "nobody" };
         let _sink = Sink::new(&server, "SUBSCRIBE", &["floor".to_owned()]);
         let (url, sha) = (server.url(), floor::load(&server, WRITE_AND_PUSH));
-        let duty = Duty { url: &url, cluster: "bench", ttl: None, events: true, workers: 1, jobs: usize::MAX };
+        let duty =
+            Duty { url: &url, cluster: "bench", ttl: None, events: true, workers: 1, jobs: usize::MAX };
         let worker = held.then(|| Child::workers(duty));
         let mut raw = Raw::connect(&server);
         for way in [Way::OneAtATime, Way::InFlight, Way::Bulk] {
@@ -76,11 +77,14 @@ pub(crate) fn run(report: &mut Report) {
                 let master = cluster.master().await.expect("a master");
                 for _ in 0..rounds {
                     let begin = Instant::now();
-                    raw.pump(&commands, match way {
-                        Way::OneAtATime => 1,
-                        Way::InFlight => WINDOW,
-                        Way::Bulk => count,
-                    });
+                    raw.pump(
+                        &commands,
+                        match way {
+                            Way::OneAtATime => 1,
+                            Way::InFlight => WINDOW,
+                            Way::Bulk => count,
+                        },
+                    );
                     floors.record(count as f64 / begin.elapsed().as_secs_f64());
                     server.command(&["DEL", "floor"]);
                     let begin = Instant::now();

@@ -213,7 +213,8 @@ async fn work(duty: Duty<'_>) {
 async fn preside(duty: Duty<'_>) {
     let cluster = builder(duty).connect_url(duty.url).await.expect("connects");
     let master = cluster.master().await.expect("a master");
-    let mailboxes: Vec<String> = (0..duty.jobs).map(|number| format!("user{number}@example.com/INBOX")).collect();
+    let mailboxes: Vec<String> =
+        (0..duty.jobs).map(|number| format!("user{number}@example.com/INBOX")).collect();
     master.add_many(&mailboxes).await.expect("added");
     say("added");
     std::future::pending::<()>().await;

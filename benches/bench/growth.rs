@@ -131,8 +131,7 @@ pub(crate) fn run(report: &mut Report) {
 }
 
 async fn by_jobs(report: &mut Report) {
-    let sizes: &[usize] =
-        report.scale.of(&[1_000, 2_000], &[1_000, 100_000], &[1_000, 100_000, 1_000_000]);
+    let sizes: &[usize] = report.scale.of(&[1_000, 2_000], &[1_000, 100_000], &[1_000, 100_000, 1_000_000]);
     let mut sites = Vec::new();
     for size in sizes {
         report.say(&format!("growth: {size} jobs are added"));

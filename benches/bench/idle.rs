@@ -58,9 +58,9 @@ fn seconds(connection: &mut Connection) -> f64 {
 /// How many commands it has run so far; those inside of scripts count too.
 fn processed(connection: &mut Connection) -> f64 {
     let info = connection.command(&["INFO", "commandstats"]).text();
-    let calls = info.lines().filter(|line| {
-        ["cmdstat_evalsha:", "cmdstat_ping:"].iter().any(|name| line.starts_with(name))
-    });
+    let calls = info
+        .lines()
+        .filter(|line| ["cmdstat_evalsha:", "cmdstat_ping:"].iter().any(|name| line.starts_with(name)));
     let calls = calls.filter_map(|line| line.split_once("calls=")?.1.split(',').next()?.parse::<f64>().ok());
     calls.sum()
 }

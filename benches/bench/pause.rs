@@ -22,7 +22,7 @@ const FENCED_WRITE: &str = "local seen = tonumber(redis.call('HGET', KEYS[1], 'e
 
 pub(crate) fn run(report: &mut Report) {
     let rounds = report.scale.of(1, 5, 100);
-    let ttl = Duration::from_millis(report.scale.of(1_000, 400, 300));
+    let ttl = Duration::from_millis(report.scale.of(1_000, 500, 500));
     report.say(&format!("pause: {rounds} rounds of {ttl:?}"));
     let server = RedisServer::start();
     report.note_server(&server);
@@ -34,9 +34,8 @@ pub(crate) fn run(report: &mut Report) {
     bare.nudge();
     bare.report("read");
     let (mut holder, _) = Child::workers(duty);
-    let write = |epoch: i64| {
-        server.command(&["EVAL", FENCED_WRITE, "1", "output", &epoch.to_string()]).int() == 1
-    };
+    let write =
+        |epoch: i64| server.command(&["EVAL", FENCED_WRITE, "1", "output", &epoch.to_string()]).int() == 1;
     runtime.block_on(async {
         let cluster = Cluster::builder("bench").lock_ttl(ttl).max_crashes(0);
         let cluster = cluster.connect_url(&url).await.expect("connects");

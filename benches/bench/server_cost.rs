@@ -150,8 +150,12 @@ async fn time(report: &mut Report, server: &RedisServer, master: &Master) {
     ] {
         report.push(Row::cost("server_cost", case, "us", &costs.of(name)).against(floor, &bare, goal));
     }
-    report.push(Row::cost("server_cost", "add, of a batch of 200", "us a job", &added).against(floor, &bare, None));
-    report.push(Row::cost("server_cost", "moved job, of a reap", "us a job", &moved).against(floor, &bare, None));
+    report.push(
+        Row::cost("server_cost", "add, of a batch of 200", "us a job", &added).against(floor, &bare, None),
+    );
+    report.push(
+        Row::cost("server_cost", "moved job, of a reap", "us a job", &moved).against(floor, &bare, None),
+    );
 }
 
 fn bare_add(sha: &str, id: &str) -> Vec<u8> {

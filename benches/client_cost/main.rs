@@ -146,8 +146,13 @@ async fn measure(report: &mut Report, server: &RedisServer) {
     let change = region.change();
     let kept = (change.bytes_allocated - change.bytes_deallocated) as f64 / most as f64;
     report.push(
-        Row::cost(NAME, format!("memory of {most} held jobs, payload included"), "bytes a job", &Samples::one(kept))
-            .wanted("bytes a job that the process grew by", (resident() - before) / most as f64, None),
+        Row::cost(
+            NAME,
+            format!("memory of {most} held jobs, payload included"),
+            "bytes a job",
+            &Samples::one(kept),
+        )
+        .wanted("bytes a job that the process grew by", (resident() - before) / most as f64, None),
     );
 }
 

@@ -29,7 +29,8 @@ fn texts() -> Vec<(String, String)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/redis");
     let read = |name: &str| std::fs::read_to_string(directory.join(name)).expect("a source of the crate");
     let list = read("script.rs");
-    let entries = list.lines().filter(|line| line.starts_with("    ") && line.contains(" = \"") && line.ends_with(';'));
+    let entries =
+        list.lines().filter(|line| line.starts_with("    ") && line.contains(" = \"") && line.ends_with(';'));
     entries
         .map(|line| {
             // NAME = "name", keys, " flags", "lib", ...;
@@ -90,8 +91,7 @@ impl Participant {
         let reserved = self.run("reserve", 0, &[&incarnation, "60000", "\u{0}", "1000000"]);
         let worker = reserved[1].int().unsigned_abs();
         let (number, inbox) = (worker.to_string(), self.key("inbox:"));
-        let joined =
-            self.run("join", worker, &[&incarnation, &number, &ttl, "1 0 0", &inbox, "", "0", "0"]);
+        let joined = self.run("join", worker, &[&incarnation, &number, &ttl, "1 0 0", &inbox, "", "0", "0"]);
         assert_eq!(joined[0].int(), 1, "it joins: {joined:?}");
         worker
     }
@@ -123,8 +123,11 @@ impl Participant {
         let (number, limit) = (worker.to_string(), limit.to_string());
         let (inbox, released, control) = (self.key("inbox:"), self.key("released"), self.key("control"));
         let not_after = (1_u64 << 52).to_string();
-        let reaped =
-            self.run("reap", worker, &[&inbox, &released, &control, &number, &limit, &not_after, "3", "60000"]);
+        let reaped = self.run(
+            "reap",
+            worker,
+            &[&inbox, &released, &control, &number, &limit, &not_after, "3", "60000"],
+        );
         assert_eq!(reaped[0].int(), 1, "its lock has ended: {reaped:?}");
         (reaped[1].int().unsigned_abs(), reaped[2].int().unsigned_abs())
     }
@@ -133,7 +136,8 @@ impl Participant {
 /// What the server has spent on a command so far, by its own count.
 pub(crate) fn spent_us(connection: &mut Connection, command: &str) -> (u64, u64) {
     let info = connection.command(&["INFO", "commandstats"]).text();
-    let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_")?.strip_prefix(command)?.strip_prefix(':'));
+    let line =
+        info.lines().find_map(|line| line.strip_prefix("cmdstat_")?.strip_prefix(command)?.strip_prefix(':'));
     let field = |name: &str| {
         let (_, rest) = line?.split_once(name)?;
         rest.split(',').next()?.parse::<u64>().ok()

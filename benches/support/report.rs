@@ -58,8 +58,20 @@ impl std::fmt::Display for Goal {
 
 impl Row {
     /// Of which less is better: microseconds, bytes.
-    pub(crate) fn cost(name: &'static str, case: impl Into<String>, unit: &'static str, samples: &Samples) -> Self {
-        Self { name, case: case.into(), unit, worse: Worse::Larger, samples: samples.clone(), checks: Vec::new() }
+    pub(crate) fn cost(
+        name: &'static str,
+        case: impl Into<String>,
+        unit: &'static str,
+        samples: &Samples,
+    ) -> Self {
+        Self {
+            name,
+            case: case.into(),
+            unit,
+            worse: Worse::Larger,
+            samples: samples.clone(),
+            checks: Vec::new(),
+        }
     }
 
     /// Of which more is better: so many a second.
@@ -69,7 +81,12 @@ impl Row {
     }
 
     /// The ratio of the medians.
-    pub(crate) fn against(mut self, what: impl Into<String>, floor: &Samples, goal: impl Into<Option<Goal>>) -> Self {
+    pub(crate) fn against(
+        mut self,
+        what: impl Into<String>,
+        floor: &Samples,
+        goal: impl Into<Option<Goal>>,
+    ) -> Self {
         let value = self.samples.p50() / floor.p50();
         let what = format!("x {}", what.into());
         self.checks.push(Check { what, floor: Some(floor.clone()), value, goal: goal.into() });
@@ -77,7 +94,12 @@ impl Row {
     }
 
     /// A value that is wanted as it is.
-    pub(crate) fn wanted(mut self, what: impl Into<String>, value: f64, goal: impl Into<Option<Goal>>) -> Self {
+    pub(crate) fn wanted(
+        mut self,
+        what: impl Into<String>,
+        value: f64,
+        goal: impl Into<Option<Goal>>,
+    ) -> Self {
         self.checks.push(Check { what: what.into(), floor: None, value, goal: goal.into() });
         self
     }
@@ -119,7 +141,8 @@ pub(crate) struct Report {
 impl Report {
     /// `steps`: how often [`step`](Self::step) will be called.
     pub(crate) fn new(scale: Scale, steps: usize) -> Self {
-        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed}  {msg}").expect("a template");
+        let style =
+            ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed}  {msg}").expect("a template");
         let bar = ProgressBar::new(steps as u64).with_style(style);
         bar.enable_steady_tick(std::time::Duration::from_millis(500));
         Self { scale, rows: Vec::new(), bar, before: machine(), server: String::new() }
@@ -135,7 +158,8 @@ impl Report {
     pub(crate) fn say(&self, text: &str) {
         self.bar.set_message(text.to_owned());
         if self.bar.is_hidden() {
-            eprintln!("{:>3}/{} {text}", self.bar.position(), self.bar.length().unwrap_or(0));
+            let (at, of) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            eprintln!("{at}/{of} {:>4} s  {text}", self.bar.elapsed().as_secs());
         }
     }
 
