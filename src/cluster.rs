@@ -1,5 +1,6 @@
 //! A cluster: its settings, and the connection that its masters and workers share.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use crate::master::Master;
 use crate::redis::connect::{Commands, Connection};
 use crate::redis::server::{self, ServerReport};
 use crate::redis::store::Store;
+use crate::serve::{Serve, Task};
+use crate::watch::{Mirror, Watch, WatchOptions};
 use crate::wire::keys::Keys;
 use crate::worker::{Worker, WorkerOptions};
 
@@ -28,6 +31,13 @@ impl Shared {
     /// Which run of which server has the cluster's keys now.
     pub(crate) async fn run_id(&self) -> Result<String> {
         server::run_id(self.connection.commands.client(), &self.keys, self.settings.command_timeout).await
+    }
+
+    /// Opens the cluster on the server's present run, and says which that is.
+    pub(crate) async fn reopen(&self) -> Result<String> {
+        let run_id = self.run_id().await?;
+        self.store.open(&run_id).await?;
+        Ok(run_id)
     }
 
     /// Sees to it, on a server that started anew, that the end of a lock is announced.
@@ -97,6 +107,72 @@ impl Cluster {
         Worker::start(self.shared.clone(), options).await
     }
 
+    /// Watches everything that happens in the cluster, beginning with what there is.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection: [`ErrorKind::Connection`], [`ErrorKind::Timeout`], [`ErrorKind::Denied`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing is left behind.
+    pub async fn watch(&self) -> Result<Watch> {
+        self.watch_with(WatchOptions::default()).await
+    }
+
+    /// Watches the cluster with options, such as a filter or a revision to go on from.
+    ///
+    /// # Errors
+    ///
+    /// As [`watch`](Self::watch); [`ErrorKind::InvalidSetting`] for an option that is refused.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing is left behind.
+    pub async fn watch_with(&self, options: WatchOptions) -> Result<Watch> {
+        Watch::start(self.shared.clone(), options).await
+    }
+
+    /// Keeps a picture of the cluster in memory, that answers at once who holds what. Returns when it is complete.
+    ///
+    /// # Errors
+    ///
+    /// As [`watch`](Self::watch).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing is left behind.
+    pub async fn mirror(&self) -> Result<Mirror> {
+        Mirror::start(self.watch().await?).await
+    }
+
+    /// Joins as a worker and runs an async function for each job: the easy way to use a worker. The
+    /// [`Serve`] that it returns has the settings, and is awaited.
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: assemblage::Cluster) -> assemblage::Result<()> {
+    /// use assemblage::{Result, Task};
+    ///
+    /// async fn watch(task: Task) -> Result<()> {
+    ///     let user: String = task.payload()?;
+    ///     println!("watching {user}, epoch {}", task.epoch());
+    ///     task.stopped().await; // the work, until this resolves; then the clean-up
+    ///     Ok(()) // with the handler's end the job is released
+    /// }
+    ///
+    /// cluster.serve(watch).with_graceful_shutdown(tokio::signal::ctrl_c()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn serve<F, Fut, E>(&self, handler: F) -> Serve
+    where
+        F: Fn(Task) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        Serve::new(self.shared.clone(), WorkerOptions::default(), None, handler)
+    }
+
     /// The cluster's id.
     pub fn id(&self) -> &str {
         &self.shared.settings.id
@@ -130,6 +206,23 @@ pub(crate) struct Settings {
     pub(crate) max_crashes: u32,
     pub(crate) max_jobs: u64,
     pub(crate) max_workers: u64,
+    pub(crate) durability: Durability,
+}
+
+/// What a master's add, update and delete wait for before they return.
+///
+/// Replication is asynchronous: what only the primary has is undone if a replica takes its place. Waiting narrows that
+/// window; it does not close it (the replica that is promoted may be another one), and nothing is undone if the wait is in vain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// For the primary alone. The default.
+    #[default]
+    Primary,
+    /// For so many replicas too (`WAIT`), for a third of [`lock_ttl`](ClusterBuilder::lock_ttl) or the command timeout at most;
+    /// otherwise the call fails with [`ErrorKind::Unreplicated`], and what it did stays done. While it waits, other
+    /// commands of the same connection wait too: heartbeats of workers that share it come later by so long.
+    Replicas(u32),
 }
 
 /// How jobs move from workers that hold more than their share to those that hold less.
@@ -222,6 +315,7 @@ impl Settings {
             max_crashes: 3,
             max_jobs: 10_000_000,
             max_workers: 10_000,
+            durability: Durability::Primary,
         }
     }
 
@@ -289,6 +383,11 @@ impl Settings {
                 "max_workers is {}; it must be between 1 and {MOST_WORKERS}",
                 self.max_workers
             ));
+        }
+        if let Durability::Replicas(count) = self.durability
+            && !(1..=100).contains(&count)
+        {
+            return refuse(format!("durability is Replicas({count}); it must be between 1 and 100"));
         }
         if self.max_jobs == 0 || self.max_jobs > 1 << 40 {
             return refuse(format!("max_jobs is {}; it must be between 1 and 2^40", self.max_jobs));
@@ -398,6 +497,12 @@ impl ClusterBuilder {
     /// 1,048,576.
     pub fn max_workers(mut self, workers: u64) -> Self {
         self.settings.max_workers = workers;
+        self
+    }
+
+    /// What a master's add, update and delete wait for before they return. Default [`Durability::Primary`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.settings.durability = durability;
         self
     }
 

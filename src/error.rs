@@ -40,10 +40,16 @@ pub enum ErrorKind {
     Closed,
     /// The cluster has as many jobs or workers as this process allows. Nothing was done.
     LimitReached,
+    /// It was done on the primary, but not as many replicas as asked for have said in time that they have it: a failover
+    /// now may undo it.
+    Unreplicated,
     /// A living worker has the name. The newcomer did not join.
     NameTaken,
     /// A handler held a job for longer than the release timeout; the job was released without it.
     ReleaseTimeout,
+    /// A handler of [`serve`](crate::Cluster::serve) failed, panicked, or did not end by its deadline; the text says which, and what
+    /// happens next. The other jobs go on.
+    Handler,
 }
 
 /// What went wrong. [`kind`](Self::kind) is for programs, the text for people; neither has a password or a

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::change::Change;
 use crate::id::{JobId, Revision, WorkerId};
 
 /// A message on a worker's inbox.
@@ -145,4 +146,26 @@ pub(crate) enum Order {
     Drain,
     /// To give up its jobs, and go.
     Evict,
+}
+
+/// What one script did: changes, in order. On the channel of changes, and in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// The revision of its last change.
+    pub(crate) last: Revision,
+    /// That of the batch before it.
+    pub(crate) previous: Revision,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// What the journal has after a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct History {
+    /// Whether it reaches back so far.
+    pub(crate) reaches: bool,
+    /// The revision of the last batch there was.
+    pub(crate) target: Revision,
+    pub(crate) batches: Vec<Batch>,
+    /// There are more.
+    pub(crate) more: bool,
 }

@@ -4,6 +4,7 @@ mod desk;
 mod driver;
 mod options;
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -21,7 +22,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::WorkerId;
 use crate::redis::store::{Ended, Entry, Member, Refusal};
-use crate::redis::subscriber::Channels;
+use crate::redis::subscriber::Listener;
+use crate::serve::{Serve, Task};
 use crate::shell::link::Link;
 use desk::Desk;
 use driver::Driver;
@@ -49,6 +51,9 @@ const RESERVATION: Duration = Duration::from_secs(30);
 pub struct Worker {
     desk: Arc<Desk>,
     id: WorkerId,
+    /// Where to join again, and how.
+    cluster: Arc<Shared>,
+    options: WorkerOptions,
 }
 
 /// What a worker says of itself to whoever asks for the cluster's [workers](crate::Master::workers).
@@ -84,9 +89,8 @@ impl Worker {
     pub(crate) async fn start(cluster: Arc<Shared>, options: WorkerOptions) -> Result<Self> {
         options.check()?;
         let Reserved { member, run_id } = reserve(&cluster, &options).await?;
-        let channels = Channels { inbox: Some(member.worker), released: false };
         // Subscribed and confirmed before the join, so that no frame is sent that nobody hears.
-        let link = Link::start(&cluster, run_id, channels).await?;
+        let link = Link::start(&cluster, run_id, Listener::Worker(member.worker)).await?;
         let entry = Entry {
             ttl: cluster.settings.lock_ttl,
             terms: options.terms(),
@@ -117,10 +121,10 @@ impl Worker {
         tracing::info!(parent: &span, waiting = joined.pending, name = options.name, "joined");
         let id = member.worker;
         let (desk, dropped) = Desk::new(&cluster, entry.terms, options.fence, sent);
-        let driver = Driver::new(cluster, member, link, desk.clone(), dropped, joined, options.fence);
+        let driver = Driver::new(cluster.clone(), member, link, desk.clone(), dropped, joined, options.fence);
         // Ends by itself when the worker has left or lost its lock, which dropping the worker sets off.
         tokio::spawn(driver.run().instrument(span));
-        Ok(Self { desk, id })
+        Ok(Self { desk, id, cluster, options })
     }
 
     /// The worker's number.
@@ -180,6 +184,20 @@ impl Worker {
     /// [`ErrorKind::InvalidSetting`] outside of 1 to 1,000.
     pub fn set_weight(&self, weight: u32) -> Result<()> {
         self.desk.set_terms(|terms| terms.weight = weight)
+    }
+
+    /// Runs an async function for each job instead of giving out events: the easy way to use a worker. As
+    /// [`Cluster::serve`](crate::Cluster::serve), which see; this worker is the first to be served, and those that follow a lost one
+    /// have other numbers.
+    ///
+    /// Jobs that were taken out of the stream before are not given to the handler.
+    pub fn serve<F, Fut, E>(self, handler: F) -> Serve
+    where
+        F: Fn(Task) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        Serve::new(self.cluster.clone(), self.options.clone(), Some(self), handler)
     }
 
     /// A handle to steer the worker from another task, while this one is borrowed by its stream.

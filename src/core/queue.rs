@@ -4,6 +4,7 @@
 //! nothing -- add --> Add -- delete --> nothing (both vanish; the view releases)
 //! nothing -- update -> Update -- delete --> Delete
 //! nothing -- delete -> Delete -- add --> Replace (Delete, then Add) -- delete --> Delete
+//! Add, Replace -- update --> the same, and the Add has the new payload or epoch
 //! ```
 
 use std::collections::{HashMap, VecDeque};
@@ -91,7 +92,7 @@ impl Queue {
     pub(crate) fn update(&mut self, job: &JobId, handover: Handover) {
         match self.changes.get_mut(job) {
             Some((_, change @ Change::Update(_))) => *change = Change::Update(handover),
-            Some(_) => {} // it ends, or was not seen yet: see `set_epoch`
+            Some(_) => {} // it ends, or was not seen yet: see `set_epoch` and `refresh`
             None => self.push(job, Change::Update(handover)),
         }
     }
@@ -323,6 +324,28 @@ mod tests {
         queue.set_epoch(&id("b"), Epoch(9));
         queue.set_epoch(&id("c"), Epoch(9));
         assert_eq!(drain(&mut queue), ["+a 1 9", "-b 2 2", "+b 3 9"]);
+    }
+
+    // Guards: bounded memory, the stream. What waits for the consumer is handed over with its newest payload, in its place.
+    #[test]
+    fn a_new_payload_reaches_what_was_not_polled_and_nothing_else() {
+        let mut queue = Queue::default();
+        queue.add(&id("a"), handover(1, 1));
+        queue.delete(&id("b"), ending(2));
+        queue.add(&id("b"), handover(3, 3));
+        queue.delete(&id("c"), ending(4));
+        queue.update(&id("d"), handover(5, 5));
+        for job in ["e", "d", "c", "b", "a"] {
+            queue.refresh(&id(job), Bytes::from_static(b"new"));
+        }
+        let payloads = std::iter::from_fn(|| queue.pop()).map(|delivery| match delivery {
+            Delivery::Add { job, payload, .. } => format!("+{job} {payload:?}"),
+            Delivery::Update { job, payload, .. } => format!("~{job} {payload:?}"),
+            Delivery::Delete { job, .. } => format!("-{job}"),
+            other => panic!("not expected: {other:?}"),
+        });
+        let payloads: Vec<String> = payloads.collect();
+        assert_eq!(payloads, ["+a b\"new\"", "-b", "+b b\"new\"", "-c", "~d b\"\""]);
     }
 
     // Guards: no job starves. A job keeps the place that its first change got.

@@ -6,6 +6,7 @@
 //!  control: "reaping" (somebody is at it)           --> Left  --(patience + rank x step)-----+        |
 //!                                                         ^-------------- until heard of -------------+
 //!  control or our reap: "reaped", "left", "nothing"  --> forgotten
+//!  our reap: "not before then" (it lives, or its jobs are kept for its name) --> Told
 //! ```
 //!
 //! Events and control messages are hints, and anybody may forge one: all that a false one brings about is a reap
@@ -47,6 +48,8 @@ const MOST_GONE: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Standby {
     step: Duration,
+    /// Never reaped by itself: a worker's own lock is its lease's business.
+    me: Option<WorkerId>,
     rank: u64,
     candidates: BTreeMap<WorkerId, Candidate>,
     /// Workers lately gone, the oldest first.
@@ -74,9 +77,9 @@ enum Phase {
 
 impl Standby {
     /// A participant that acts at once, until it is told its rank; `step` is what each rank waits for the one
-    /// before it.
-    pub(crate) fn new(step: Duration) -> Self {
-        Self { step, rank: 0, candidates: BTreeMap::new(), gone: VecDeque::new() }
+    /// before it. `me`: its own number, if it is a worker.
+    pub(crate) fn new(step: Duration, me: Option<WorkerId>) -> Self {
+        Self { step, me, rank: 0, candidates: BTreeMap::new(), gone: VecDeque::new() }
     }
 
     /// How many act before this participant. Masters: 0.
@@ -87,6 +90,9 @@ impl Standby {
     /// The server told whose lock ends first, and when. It replaces what was told before.
     pub(crate) fn handle_due(&mut self, worker: WorkerId, at: Instant) {
         self.handle_none_due();
+        if self.me == Some(worker) {
+            return;
+        }
         if self.candidates.len() >= MOST_CANDIDATES {
             self.forget_last();
         }
@@ -136,10 +142,12 @@ impl Standby {
         }
     }
 
-    /// Our reap was answered "its lock has not ended"; `remaining` is until when it may.
+    /// Our reap was answered "not before `remaining` is over": its lock has not ended; or it is dead, and its jobs are
+    /// kept for its name until then.
     pub(crate) fn handle_alive(&mut self, now: Instant, worker: WorkerId, remaining: Duration) {
         let Some(candidate) = self.candidates.get_mut(&worker) else { return };
-        // A lock that outlives its deadline (set again by hand) is asked for ever more rarely, not every 2 ms.
+        // The next reap comes when the deadline is over, and the deadline alone decides. So nobody is told "soon" again and
+        // again, unless the server's clock was set back or stands still: it is asked ever more rarely then, not every 2 ms.
         let tried = candidate.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let pause = tried.min(PATIENCE);
         if remaining > PATIENCE {
@@ -175,9 +183,10 @@ impl Standby {
         self.step * u32::try_from(self.rank.min(LAST_RANK)).unwrap_or(0)
     }
 
-    /// Takes in a worker that something was heard of, if there is room and it is not known to be gone.
+    /// Takes in a worker that something was heard of, if there is room and it is neither known to be gone nor us.
     fn hear_of(&mut self, worker: WorkerId, candidate: Candidate) {
-        if self.candidates.len() < MOST_CANDIDATES && !self.gone.contains(&worker) {
+        let is_news = self.me != Some(worker) && !self.gone.contains(&worker);
+        if is_news && self.candidates.len() < MOST_CANDIDATES {
             self.candidates.insert(worker, candidate);
         }
     }
@@ -211,13 +220,14 @@ mod tests {
     const STEP: Duration = Duration::from_millis(20);
     const A: WorkerId = WorkerId(1);
     const B: WorkerId = WorkerId(2);
+    const ME: WorkerId = WorkerId(99_999);
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
     fn at_rank(rank: u64) -> (Standby, Instant) {
-        let mut standby = Standby::new(STEP);
+        let mut standby = Standby::new(STEP, Some(ME));
         standby.handle_rank(rank);
         (standby, Instant::now())
     }
@@ -333,8 +343,50 @@ mod tests {
         assert_eq!(standby.poll_timeout(), Some(start + ms(60_002)));
     }
 
+    // No participant reaps itself, whoever says that it should.
     #[test]
-    fn a_lock_that_outlives_its_deadline_is_asked_for_ever_more_rarely() {
+    fn what_is_told_or_heard_of_itself_is_nothing_to_a_worker_and_all_it_has_to_a_master() {
+        let (mut worker, start) = at_rank(0);
+        let mut master = Standby::new(STEP, None);
+        for standby in [&mut worker, &mut master] {
+            standby.handle_due(ME, start);
+        }
+        assert_eq!((worker.poll_timeout(), master.poll_timeout()), (None, Some(start + TIMER_SLACK)));
+        worker.handle_due(A, start + ms(5));
+        worker.handle_due(ME, start);
+        assert_eq!(worker.poll_timeout(), None, "the server told of another than A");
+        worker.handle_lock_ended(start, ME);
+        worker.handle_reaping(start, ME);
+        worker.handle_alive(start, ME, ms(1));
+        assert_eq!(worker.poll_timeout(), None);
+        worker.handle_lock_ended(start, A);
+        assert_eq!((worker.poll(start), worker.poll(start)), (Some(A), None));
+    }
+
+    // A dead worker's jobs are kept for its name: whoever asked comes again at the end of the grace, although "reaped" was
+    // said of it at once; and if only the server tells of it then, that is enough.
+    #[test]
+    fn a_worker_whose_jobs_are_kept_is_reaped_when_its_grace_is_over() {
+        for heard_reaped in [false, true] {
+            let (mut standby, start) = at_rank(0);
+            standby.handle_lock_ended(start, A);
+            assert_eq!(standby.poll(start), Some(A));
+            standby.handle_none_due();
+            standby.handle_alive(start, A, ms(30_000));
+            if heard_reaped {
+                standby.handle_gone(A);
+                standby.handle_lock_ended(start + ms(10), A);
+                assert_eq!(standby.poll_timeout(), None, "late news of its lock");
+                standby.handle_due(A, start + ms(30_000));
+            }
+            assert_eq!(standby.poll(start + ms(30_001)), None);
+            assert_eq!(standby.poll(start + ms(30_002)), Some(A));
+        }
+    }
+
+    // Not every 2 ms, were the server's clock to stand still.
+    #[test]
+    fn a_server_that_says_soon_again_and_again_is_asked_ever_more_rarely() {
         let (mut standby, start) = at_rank(0);
         standby.handle_lock_ended(start, A);
         let (mut now, mut reaps) = (start, 0);

@@ -19,13 +19,9 @@ mod diff;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]
-mod rules;
-#[cfg(test)]
 mod rules_test;
 mod slot;
 mod snapshot;
-#[cfg(test)]
-mod trial;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -69,6 +65,8 @@ pub(crate) struct View {
     deadlines: VecDeque<(Instant, JobId, Revision)>,
     /// Up to here nothing is missing.
     revision: Revision,
+    /// After this nothing is known. Later than `revision` if later pages of a snapshot were read after its first.
+    horizon: Revision,
     /// The last frame of the inbox that was taken in.
     last: Revision,
     /// An assignment's epoch is max(grant, lifted).
@@ -105,6 +103,7 @@ impl View {
             wanted: None,
             deadlines: VecDeque::new(),
             revision: Revision::default(),
+            horizon: Revision::default(),
             last: Revision::default(),
             lifted: Revision::default(),
             sync: None,
@@ -119,8 +118,12 @@ impl View {
         if self.is_closed() {
             return;
         }
-        if frame.body == Body::Fenced {
-            return self.handle_close(CloseReason::LockExpired);
+        match frame.body {
+            Body::Fenced => return self.handle_close(CloseReason::LockExpired),
+            // What it hints at is in no snapshot: it is heeded at once, whatever else is missing. Its place in the chain
+            // counts all the same.
+            Body::Attend => self.commands.push_back(Command::Attend),
+            Body::Add { .. } | Body::Update { .. } | Body::Delete { .. } => {}
         }
         if self.sync.is_some() {
             self.waiting.push(frame);
@@ -330,7 +333,7 @@ impl View {
         self.queue.len()
     }
 
-    /// Whether nothing is held or on its way back, in a worker that leaves.
+    /// Whether nothing is held or on its way back, in a worker that leaves or is drained.
     pub(crate) fn is_drained(&self) -> bool {
         self.phase == Phase::Draining && self.slots.is_empty()
     }
@@ -380,8 +383,8 @@ impl View {
                 // Let go of already.
                 _ => {}
             },
-            Body::Attend => self.commands.push_back(Command::Attend),
-            Body::Fenced => {}
+            // Heeded when they came.
+            Body::Attend | Body::Fenced => {}
         }
     }
 

@@ -83,6 +83,6 @@ fn handle_link(event: LinkEvent, takeover: &mut Takeover, waiters: &Waiters) {
         LinkEvent::Trouble(error) => {
             tracing::warn!(%error, "the subscription is down; it is being brought back");
         }
-        LinkEvent::Inbox(_) => {}
+        LinkEvent::Inbox(_) | LinkEvent::Changes(_) => {}
     }
 }

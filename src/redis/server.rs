@@ -12,7 +12,7 @@ use fred::types::{ClusterHash, CustomCommand, Expiration, Value};
 use super::connect::Connection;
 use super::error::translate;
 use super::route;
-use super::subscriber::{Channels, Signal, Subscriber};
+use super::subscriber::{Listener, Signal, Subscriber};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::WorkerId;
 use crate::wire::keys::Keys;
@@ -317,7 +317,7 @@ const PROBE: Duration = Duration::from_millis(500);
 
 /// Lets a key expire and looks whether that is announced.
 async fn probe(connection: &Connection, keys: &Arc<Keys>, ask: &Ask<'_>, timeout: Duration) -> Result<bool> {
-    let mut subscriber = Subscriber::start(connection, keys.clone(), Channels::default(), timeout).await?;
+    let mut subscriber = Subscriber::start(connection, keys.clone(), Listener::Master, timeout).await?;
     let attached = subscriber.attach().await;
     let result = async {
         attached?;

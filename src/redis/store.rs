@@ -3,6 +3,7 @@
 mod inquiry;
 mod jobs;
 mod members;
+mod watch;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,9 +11,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use inquiry::JobState;
-pub(crate) use inquiry::{Crash, RosterRow, Survey};
+pub(crate) use inquiry::{Crash, Record, RosterRow, Survey};
 pub(crate) use jobs::{AddCode, DeleteCode, Placed, UpdateCode};
 pub(crate) use members::{Beat, Due, Ended, Entry, Joined, Lock, Member, Opened, Reap, Refusal, Suspicion};
+
+use fred::interfaces::ClientLike;
+use fred::types::{ClusterHash, CustomCommand, Value};
 
 use super::connect::Commands;
 use super::error::{code, translate};
@@ -25,8 +29,11 @@ use crate::wire::keys::Keys;
 /// The version of the protocol that this crate speaks.
 pub(crate) const PROTOCOL: u64 = 1;
 
-/// At most so many jobs in one script call: about a millisecond of the server's time.
+/// At most so many jobs in one script call: one to two milliseconds of the server's time.
 pub(crate) const BATCH_JOBS: usize = 200;
+
+/// At most so many jobs in one call that moves them from worker to worker: that costs twice as much.
+pub(crate) const BATCH_MOVES: usize = 100;
 
 /// At most about so many bytes of payload in one script call.
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
@@ -69,9 +76,21 @@ impl Store {
     }
 
     /// The first keys of each script that may give a job to a worker: all but `add` take them all.
-    fn moving_keys(&self) -> [&str; 9] {
+    fn moving_keys(&self) -> [&str; 11] {
         let k = &self.keys;
-        [&k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox, &k.terms, &k.crashes]
+        [
+            &k.rev,
+            &k.jobs,
+            &k.owner,
+            &k.assigned,
+            &k.pending,
+            &k.load,
+            &k.inbox,
+            &k.terms,
+            &k.crashes,
+            &k.watch,
+            &k.changes,
+        ]
     }
 
     /// Runs a script. `what` says to people what was tried.
@@ -150,6 +169,37 @@ impl Store {
                 Reply::new(script.name, value).map_err(Late::Other)
             }
         }
+    }
+
+    /// Waits until so many replicas have all that was written before the call. `what` says to people what that was.
+    pub(crate) async fn replicated(&self, what: &str, replicas: u32, within: Duration) -> Result<()> {
+        let custom = |name| CustomCommand::new_static(name, ClusterHash::Custom(self.slot), false);
+        let ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).max(1).to_string();
+        // WAIT looks at what its own connection has written last, and ours may be another one by now. So there is a write
+        // of its own before it, in one piece with it: whatever was written earlier comes earlier to the replicas.
+        let pipeline = self.commands.client().pipeline();
+        let set: Vec<&str> = vec![&self.keys.durable, "1", "PX", "60000"];
+        let queued = async {
+            let () = pipeline.custom(custom("SET"), set).await?;
+            let () = pipeline.custom(custom("WAIT"), vec![replicas.to_string(), ms]).await?;
+            pipeline.all::<(Value, u32)>().await
+        };
+        let patience = within + self.timeout;
+        let answer = match tokio::time::timeout(patience, queued).await {
+            Ok(answer) => answer.map_err(|error| translate(what, &error))?,
+            Err(_) => (Value::Null, 0),
+        };
+        let (_, have) = answer;
+        if have >= replicas {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unreplicated,
+            format!(
+                "{what}: done, but {have} of {replicas} replicas said within {within:?} that they have it; a failover now may \
+                 undo it. Look whether the replicas are there"
+            ),
+        ))
     }
 
     /// The server's clock cannot be later than this, unless it was set.

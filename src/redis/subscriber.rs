@@ -25,11 +25,15 @@ use crate::error::Result;
 use crate::id::WorkerId;
 use crate::wire::keys::Keys;
 
-/// What to subscribe to besides the control channel and the locks' keyspace events.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Channels {
-    pub(crate) inbox: Option<WorkerId>,
-    pub(crate) released: bool,
+/// Whose subscription it is, and so what to subscribe to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// Its inbox, the control channel, the locks' keyspace events.
+    Worker(WorkerId),
+    /// The releases of deleted jobs, the control channel, the locks' keyspace events.
+    Master,
+    /// The changes, and nothing else.
+    Watcher,
 }
 
 /// What came in.
@@ -38,6 +42,7 @@ pub(crate) enum Signal {
     Inbox(Bytes),
     Control(Bytes),
     Released(Bytes),
+    Changes(Bytes),
     /// A lock's key is said to be gone.
     LockEnded(WorkerId),
     /// A new connection, on which nothing is subscribed yet; or the keys may be on another node now.
@@ -71,7 +76,7 @@ impl Subscriber {
     pub(crate) async fn start(
         connection: &Connection,
         keys: Arc<Keys>,
-        channels: Channels,
+        listener: Listener,
         timeout: Duration,
     ) -> Result<Self> {
         let client = connection
@@ -84,22 +89,28 @@ impl Subscriber {
         let moves = Some(connection.commands.client().cluster_change_rx());
         let what = format!("connecting to {} for the subscription", connection.address());
         let own = Own::connect(client, timeout, &what).await?;
-        let inbox = channels.inbox.map(|worker| keys.inbox_of(worker));
-        let mut names = vec![keys.control.clone()];
-        names.extend(inbox.clone());
-        names.extend(channels.released.then(|| keys.released.clone()));
+        let inbox = match listener {
+            Listener::Worker(worker) => Some(keys.inbox_of(worker)),
+            Listener::Master | Listener::Watcher => None,
+        };
+        let channels = match (listener, inbox.clone()) {
+            (Listener::Watcher, _) => vec![keys.changes.clone()],
+            (_, Some(inbox)) => vec![keys.control.clone(), inbox],
+            (_, None) => vec![keys.control.clone(), keys.released.clone()],
+        };
         let pattern = keys.lock_events(connection.database());
         let slot = route::slot(&keys);
         let mut subscriber = Self {
             own,
             keys,
             inbox,
-            channels: names.into(),
+            channels: channels.into(),
             pattern,
             slot,
             timeout,
             turn: Arc::default(),
-            denied: Arc::default(),
+            // Who does not ask for them need not be denied them.
+            denied: Arc::new(AtomicBool::new(listener == Listener::Watcher)),
             messages,
             events,
             reconnects,
@@ -226,6 +237,8 @@ impl Subscriber {
             Some(Signal::Control(bytes))
         } else if channel == self.keys.released {
             Some(Signal::Released(bytes))
+        } else if channel == self.keys.changes {
+            Some(Signal::Changes(bytes))
         } else {
             None
         }

@@ -19,9 +19,9 @@ use super::backoff::Backoff;
 use crate::cluster::Shared;
 use crate::error::{Error, Result};
 use crate::id::WorkerId;
-use crate::message::{Control, Released};
+use crate::message::{Batch, Control, Released};
 use crate::redis::store::Opened;
-use crate::redis::subscriber::{Channels, Signal, Subscriber};
+use crate::redis::subscriber::{Listener, Signal, Subscriber};
 use crate::wire::frame;
 
 /// What a participant learns from its subscription.
@@ -31,6 +31,7 @@ pub(crate) enum LinkEvent {
     Inbox(Bytes),
     Control(Control),
     Released(Released),
+    Changes(Batch),
     /// A lock's key is said to be gone. Anybody may have said so.
     LockEnded(WorkerId),
     /// Messages may have been lost while nobody listened; from now on none is. The server is another run of
@@ -69,10 +70,10 @@ pub(crate) struct Link {
 
 impl Link {
     /// Connects and attaches. What is published after this returned is not missed.
-    pub(crate) async fn start(cluster: &Arc<Shared>, run_id: String, channels: Channels) -> Result<Self> {
+    pub(crate) async fn start(cluster: &Arc<Shared>, run_id: String, listener: Listener) -> Result<Self> {
         let timeout = cluster.settings.command_timeout;
         let subscriber =
-            Subscriber::start(&cluster.connection, cluster.keys.clone(), channels, timeout).await?;
+            Subscriber::start(&cluster.connection, cluster.keys.clone(), listener, timeout).await?;
         subscriber.attach().await?;
         let interval = cluster.settings.heartbeat();
         Ok(Self {
@@ -150,6 +151,9 @@ impl Link {
                 .map_or_else(|_| malformed("control"), |control| Some(LinkEvent::Control(control))),
             Signal::Released(bytes) => frame::released(&bytes)
                 .map_or_else(|_| malformed("released"), |gone| Some(LinkEvent::Released(gone))),
+            // What was not understood is missing then, and will be asked for.
+            Signal::Changes(bytes) => frame::batch(&bytes)
+                .map_or_else(|_| malformed("changes"), |batch| Some(LinkEvent::Changes(batch))),
             Signal::LockEnded(worker) => Some(LinkEvent::LockEnded(worker)),
             Signal::Lagged => Some(LinkEvent::Lagged),
             Signal::Reconnected => {

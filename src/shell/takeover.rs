@@ -42,8 +42,6 @@ pub(crate) struct Takeover {
     /// The server did not answer; or it has since, and nobody is reaped before then: the other workers' heartbeats were
     /// not answered either, and they are to have their turn first.
     hold: Hold,
-    /// Not reaped by itself: a worker's own lock is its lease's business.
-    me: Option<WorkerId>,
     standby: Standby,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     placing: bool,
@@ -76,8 +74,7 @@ impl Takeover {
             rebalance: settings.rebalance,
             rank: 0,
             hold: Hold::Free,
-            me,
-            standby: Standby::new(STEP),
+            standby: Standby::new(STEP, me),
             work: FuturesUnordered::new(),
             placing: false,
             rebalancing: false,
@@ -136,14 +133,11 @@ impl Takeover {
     }
 
     pub(crate) fn handle_lock_ended(&mut self, now: Instant, worker: WorkerId) {
-        if self.me != Some(worker) {
-            self.standby.handle_lock_ended(now, worker);
-        }
+        self.standby.handle_lock_ended(now, worker);
     }
 
     pub(crate) fn handle_control(&mut self, now: Instant, control: Control) {
         match control {
-            Control::Reaping(worker) if self.me == Some(worker) => {}
             Control::Reaping(worker) => self.standby.handle_reaping(now, worker),
             Control::Reaped(worker) | Control::Left(worker) => self.standby.handle_gone(worker),
         }
@@ -193,9 +187,7 @@ impl Takeover {
             while self.hold == Hold::Free
                 && let Some(worker) = self.standby.poll(now)
             {
-                if self.me != Some(worker) {
-                    self.reap(worker);
-                }
+                self.reap(worker);
             }
             let wake = match self.hold {
                 Hold::Free => self.standby.poll_timeout(),

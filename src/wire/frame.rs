@@ -8,6 +8,7 @@
 //!           [1, revision, previous, 5]                           attend
 //! control   [1, kind, worker]                                    1 left, 2 reaping, 3 reaped
 //! released  [1, job, grant]
+//! changes   [1, last, previous, [[kind, revision, job or worker, ...], ...]]
 //! ```
 //!
 //! An array may be longer than this: what a later release adds at its end is passed over. Another version or
@@ -16,8 +17,9 @@
 use bytes::Bytes;
 use rmp::{Marker, decode};
 
-use crate::id::{JobId, Revision, WorkerId};
-use crate::message::{Body, Control, DeleteReason, Frame, Released};
+use crate::change::Change;
+use crate::id::{Epoch, JobId, Revision, WorkerId};
+use crate::message::{Batch, Body, Control, DeleteReason, Frame, Released};
 
 const VERSION: u64 = 1;
 
@@ -60,6 +62,34 @@ impl<'a> Fields<'a> {
         let (id, rest) = decode::read_str_from_slice(self.rest).map_err(|_| Malformed)?;
         self.rest = rest;
         JobId::new(id).map_err(|_| Malformed)
+    }
+
+    fn worker(&mut self) -> Result<WorkerId, Malformed> {
+        self.int().map(WorkerId)
+    }
+
+    /// One change; `None` for a kind that is not known.
+    fn change(&mut self) -> Result<Option<Change>, Malformed> {
+        let (kind, revision) = (self.int()?, self.revision()?);
+        Ok(Some(match kind {
+            1 => Change::JobAdded { revision, job: self.job()? },
+            2 => {
+                let (job, worker) = (self.job()?, self.worker()?);
+                Change::JobAssigned { revision, job, worker, epoch: Epoch(revision.get()) }
+            }
+            3 => Change::JobUpdated { revision, job: self.job()? },
+            4 => Change::JobMoving { revision, job: self.job()? },
+            5 => Change::JobReleased { revision, job: self.job()?, worker: self.worker()? },
+            6 => Change::JobDeleted { revision, job: self.job()? },
+            7 => Change::JobQuarantined { revision, job: self.job()? },
+            8 => Change::JobRequeued { revision, job: self.job()? },
+            11 => Change::WorkerJoined { revision, worker: self.worker()? },
+            12 => Change::WorkerDraining { revision, worker: self.worker()? },
+            13 => Change::WorkerResumed { revision, worker: self.worker()? },
+            14 => Change::WorkerLeft { revision, worker: self.worker()? },
+            15 => Change::WorkerExpired { revision, worker: self.worker()? },
+            _ => return Ok(None),
+        }))
     }
 
     /// Passes over a field that this release does not know: a number, nil, a boolean or a string.
@@ -137,6 +167,23 @@ pub(crate) fn control(bytes: &[u8]) -> Result<Control, Malformed> {
 pub(crate) fn released(bytes: &[u8]) -> Result<Released, Malformed> {
     let mut fields = Fields::new(bytes)?;
     Ok(Released { job: fields.job()?, grant: fields.revision()? })
+}
+
+/// A message on the channel of changes, or in the journal. Kinds that a later release adds are passed over.
+pub(crate) fn batch(bytes: &[u8]) -> Result<Batch, Malformed> {
+    let mut fields = Fields::new(bytes)?;
+    let (last, previous) = (fields.revision()?, fields.revision()?);
+    fields.step()?;
+    let mut rest = fields.rest;
+    let count = decode::read_array_len(&mut rest).map_err(|_| Malformed)?;
+    let mut changes = Vec::new(); // not `count`: it may lie
+    for _ in 0..count {
+        let left = decode::read_array_len(&mut rest).map_err(|_| Malformed)?;
+        let mut fields = Fields { rest, left };
+        changes.extend(fields.change()?);
+        rest = fields.finish()?;
+    }
+    Ok(Batch { last, previous, changes })
 }
 
 #[cfg(test)]

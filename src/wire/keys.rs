@@ -18,6 +18,11 @@ pub(crate) struct Keys {
     pub(crate) terms: String,
     pub(crate) crashes: String,
     pub(crate) quarantine: String,
+    pub(crate) watch: String,
+    /// Written by whoever waits for replicas.
+    pub(crate) durable: String,
+    /// A stream, and the channel of the same name: what happens, for watchers.
+    pub(crate) changes: String,
     /// Channel: changes of membership, for every participant.
     pub(crate) control: String,
     /// Channel: deleted jobs whose owner has let go, for masters that wait.
@@ -45,6 +50,9 @@ impl Keys {
             terms: key("terms"),
             crashes: key("crashes"),
             quarantine: key("quarantine"),
+            watch: key("watch"),
+            durable: key("durable"),
+            changes: key("changes"),
             control: key("control"),
             released: key("released"),
             inbox_channel: key("inbox:"),

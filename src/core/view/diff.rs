@@ -17,16 +17,19 @@ impl View {
         let Some((first, mut rows, coverage)) = sync.finish(self.lifted) else { return };
         let lifted = first.lifted > self.lifted;
         self.lifted = first.lifted;
+        // Granted later than this: new. A server that has lost writes may name again what a later page told of, and what was
+        // let go of since.
+        let known = if lifted { self.revision.max(self.horizon) } else { self.revision };
 
-        let known: Vec<(JobId, Revision)> =
+        let slots: Vec<(JobId, Revision)> =
             self.slots.iter().map(|(job, slot)| (job.clone(), slot.newest())).collect();
-        for (job, grant) in known {
+        for (job, grant) in slots {
             match rows.remove(&job) {
                 Some(row) if row.grant == grant => self.keep(now, row, lifted),
                 // Another assignment of it is ours now, or says so what the server forgot in a failover.
                 Some(row) => {
                     self.end(now, &job, DeleteReason::Removed);
-                    self.take_row(now, row);
+                    self.take_row(now, row, known);
                 }
                 None => self.lose(now, &job),
             }
@@ -35,11 +38,12 @@ impl View {
         let mut new: Vec<Row> = rows.into_values().collect();
         new.sort_unstable_by_key(|row| row.grant);
         for row in new {
-            self.take_row(now, row);
+            self.take_row(now, row, known);
         }
 
         self.last = first.inbox;
         self.revision = self.revision.max(first.revision);
+        self.horizon = self.horizon.max(coverage.newest());
         while let Some(frame) = self.waiting.pop() {
             if frame.revision <= self.revision {
                 continue; // in the snapshot, or a duplicate, or forgotten by the server in a failover
@@ -97,9 +101,9 @@ impl View {
         if slot.grant != grant {
             if let Stage::Deleting(Then::Begin(next)) = &mut slot.stage
                 && next.grant == grant
-                && next.payload_at < at
+                && (must || next.payload_at < at)
             {
-                (next.payload, next.payload_at) = (payload, at);
+                (next.payload, next.payload_at) = (payload, at.max(grant));
             }
             return;
         }
@@ -118,12 +122,12 @@ impl View {
         }
     }
 
-    /// A row about an assignment that has no slot.
-    fn take_row(&mut self, now: Instant, row: Row) {
+    /// A row about an assignment that has no slot; of those up to `known` the view has heard, or may have.
+    fn take_row(&mut self, now: Instant, row: Row, known: Revision) {
         let Row { job, grant, born, changed, state } = row;
         match state {
             // New: granted after all that is known here.
-            RowState::Active(Some(payload)) if grant > self.revision => {
+            RowState::Active(Some(payload)) if grant > known => {
                 self.grant(now, job, grant, born, payload, changed.max(grant));
             }
             // Known and not held: it was let go of, and the server does not know (rule 10), or waits for it (rule 3).

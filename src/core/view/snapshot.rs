@@ -108,6 +108,11 @@ impl Sync {
 pub(super) struct Coverage(Vec<Bound>);
 
 impl Coverage {
+    /// When the page was read that was read last.
+    pub(super) fn newest(&self) -> Revision {
+        self.0.iter().map(|page| page.revision).max().unwrap_or_default()
+    }
+
     /// When the page was read that would have this grant. A frame about the grant that is not newer is in it.
     pub(super) fn read_at(&self, grant: Revision) -> Revision {
         let residue = Cursor(grant.get() % SPAN);
@@ -129,7 +134,7 @@ impl WaitingRoom {
         if self.overflown {
             return;
         }
-        if let Body::Add { payload, .. } = &frame.body {
+        if let Body::Add { payload, .. } | Body::Update { payload, .. } = &frame.body {
             self.bytes = self.bytes.saturating_add(payload.len());
         }
         if self.frames.len() == MOST_WAITING || self.bytes > MOST_WAITING_BYTES {

@@ -13,6 +13,8 @@
 -- KEYS[6] load
 -- KEYS[7] inbox
 -- KEYS[8] terms
+-- KEYS[9] watch
+-- KEYS[10] changes
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] not_after   us by the server's clock
 -- ARGV[3] most   jobs that the cluster may have
@@ -23,8 +25,9 @@
 --   nothing was done
 -- Publishes an `add` frame for each assigned job
 
-K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.watch =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+K.changes = KEYS[10]
 K.inbox_channel = ARGV[1]
 local not_after, most = tonumber(ARGV[2]), tonumber(ARGV[3])
 
@@ -51,17 +54,22 @@ for i = 4, #ARGV, 2 do
     local rev = tick()
     born = int(rev)
     redis.call('HSET', K.jobs, job, payload)
-    local worker, load, terms = choose(false, 0)
+    note(JOB_ADDED, job, nil, rev)
+    local worker, load, terms = choose()
     if worker then
-      hand(job, born, nil, payload, rev, 0, worker, load, terms)
+      -- Each change that is told has a revision of its own.
+      local grant = is_watched() and tick() or rev
+      hand(job, born, nil, payload, grant, worker, load, terms)
       code = 1
     else
       wait(job, born, nil)
       code = 2
     end
   elseif state == 'r' and born == '0' then
-    born = int(tick())
+    local rev = tick()
+    born = int(rev)
     redis.call('HSET', K.jobs, job, payload)
+    note(JOB_ADDED, job, nil, rev)
     write_owner(job, 'r', holder, grant, born, nil)
     code = 3
   elseif state == '?' then

@@ -13,6 +13,9 @@
 -- KEYS[7] lock   of this worker
 -- KEYS[8] terms
 -- KEYS[9] assigned
+-- KEYS[10] rev
+-- KEYS[11] watch
+-- KEYS[12] changes
 -- ARGV[1] incarnation
 -- ARGV[2] worker
 -- ARGV[3] ttl   ms
@@ -25,10 +28,11 @@
 --   waiting: jobs without a worker although there is one with room; order: 0 none, 1 drain, 2 evict
 --   {0, why} where the lock has ended: 1 the number is dead, 2 the deadline has passed, 3 another cluster
 -- Errors none
--- Publishes nothing
+-- Publishes nothing on the workers' channels
 
-K.meta, K.workers, K.deadlines, K.load = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-K.inbox, K.pending, K.lock, K.terms, K.assigned = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+K.meta, K.workers, K.deadlines, K.load, K.inbox, K.pending, K.lock, K.terms, K.assigned =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+K.rev, K.watch, K.changes = KEYS[10], KEYS[11], KEYS[12]
 local incarnation, worker, ttl, draining = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 local terms, lenient = ARGV[5], ARGV[6] == '1'
 
@@ -56,12 +60,21 @@ local order = current[2] == 'evict' and 2 or current[2] == 'drain' and 1 or 0
 local rank = redis.call('ZRANK', K.load, worker)
 if draining or order > 0 then
   if current[1] or rank then
+    note(WORKER_DRAINING, tonumber(worker))
     dismiss(worker)
   end
   rank = nil
 elseif current[1] ~= terms or not rank then
+  if not current[1] then
+    note(WORKER_RESUMED, tonumber(worker))
+  end
   admit(worker, terms)
   rank = redis.call('ZRANK', K.load, worker)
+end
+
+publish_changes()
+if revision then
+  redis.call('SET', K.rev, int(revision))
 end
 
 local waiting = has_room() and redis.call('ZCARD', K.pending) or 0

@@ -11,6 +11,8 @@
 -- KEYS[6] terms
 -- KEYS[7] crashes
 -- KEYS[8] quarantine
+-- KEYS[9] watch
+-- KEYS[10] changes
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] not_after   us by the server's clock
 -- ARGV[3...] job, born   pairs
@@ -19,8 +21,9 @@
 -- Errors LATE <now_us>: the server's clock is past not_after; nothing was done
 -- Publishes a `delete` frame to the owner of each job that is now marked
 
-K.rev, K.jobs, K.owner, K.pending, K.inbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-K.terms, K.crashes, K.quarantine = KEYS[6], KEYS[7], KEYS[8]
+K.rev, K.jobs, K.owner, K.pending, K.inbox, K.terms, K.crashes, K.quarantine, K.watch =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+K.changes = KEYS[10]
 K.inbox_channel = ARGV[1]
 local not_after = tonumber(ARGV[2])
 
@@ -40,6 +43,7 @@ for i = 3, #ARGV, 2 do
   elseif state and (meant == '0' or meant == born) then
     redis.call('HDEL', K.jobs, job)
     redis.call('HDEL', K.crashes, job)
+    note(JOB_DELETED, job)
     if state == 'p' or state == 'q' then
       redis.call('HDEL', K.owner, job)
       redis.call('ZREM', K.pending, job)

@@ -18,6 +18,8 @@
 -- KEYS[8] lock   of this worker
 -- KEYS[9] terms
 -- KEYS[10] assigned
+-- KEYS[11] watch
+-- KEYS[12] changes
 -- ARGV[1] incarnation
 -- ARGV[2] worker   its number
 -- ARGV[3] ttl   ms
@@ -32,8 +34,9 @@
 -- Errors none
 -- Publishes an `attend` frame to a worker of the same name that has not been reaped
 
-K.meta, K.rev, K.workers, K.deadlines, K.load = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-K.inbox, K.pending, K.lock, K.terms, K.assigned = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+K.meta, K.rev, K.workers, K.deadlines, K.load, K.inbox, K.pending, K.lock, K.terms =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+K.assigned, K.watch, K.changes = KEYS[10], KEYS[11], KEYS[12]
 K.inbox_channel = ARGV[5]
 local incarnation, worker, ttl, terms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local name, grace, usurp = ARGV[6], ARGV[7], ARGV[8] == '1'
@@ -59,6 +62,7 @@ if first then
   -- The chain of frames starts at a revision of its own, so that no older number's chain fits it.
   redis.call('HSET', K.inbox, worker, int(tick()))
   admit(worker, terms)
+  note(WORKER_JOINED, tonumber(worker))
   redis.call('HSET', K.terms, worker .. ':ttl', ttl)
   if name ~= '' then
     redis.call('HSET', K.terms, 'name:' .. name, worker, worker .. ':name', grace .. ' ' .. name)
@@ -66,6 +70,7 @@ if first then
 end
 if member then -- also if its lock has ended: it may revive it
   redis.call('HSET', K.terms, last .. ':order', 'evict')
+  note(WORKER_DRAINING, tonumber(last))
   dismiss(last)
   send(last, tick(), { 0, 0, 0, ATTEND })
 elseif last and ends > now_ms then

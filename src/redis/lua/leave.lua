@@ -11,10 +11,12 @@
 -- KEYS[7] inbox
 -- KEYS[8] terms
 -- KEYS[9] crashes
--- KEYS[10] deadlines
--- KEYS[11] workers
--- KEYS[12] lock   of this worker
--- KEYS[13] meta
+-- KEYS[10] watch
+-- KEYS[11] changes
+-- KEYS[12] deadlines
+-- KEYS[13] workers
+-- KEYS[14] lock   of this worker
+-- KEYS[15] meta
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] released channel
 -- ARGV[3] control channel
@@ -27,7 +29,8 @@
 
 K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crashes =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-K.deadlines, K.workers, K.lock, K.meta = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+K.watch, K.changes, K.deadlines, K.workers, K.lock, K.meta =
+  KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 K.inbox_channel, K.released_channel, K.control_channel = ARGV[1], ARGV[2], ARGV[3]
 local worker, limit, incarnation = ARGV[4], tonumber(ARGV[5]), ARGV[6]
 
@@ -35,7 +38,9 @@ if redis.call('HGET', K.meta, 'incarnation') ~= incarnation or not redis.call('Z
   return { 0, 0, 0 }
 end
 
-redis.call('HDEL', K.workers, worker)
+if redis.call('HDEL', K.workers, worker) == 1 then
+  note(WORKER_LEFT, tonumber(worker))
+end
 redis.call('HDEL', K.inbox, worker)
 dismiss(worker)
 local moved, left = evict(worker, limit)

@@ -7,6 +7,8 @@
 -- KEYS[3] load
 -- KEYS[4] inbox
 -- KEYS[5] terms
+-- KEYS[6] watch
+-- KEYS[7] changes
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] worker
 -- ARGV[3] order   drain, evict or resume
@@ -14,7 +16,8 @@
 -- Errors none
 -- Publishes an `attend` frame to the worker
 
-K.rev, K.workers, K.load, K.inbox, K.terms = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+K.rev, K.workers, K.load, K.inbox, K.terms, K.watch, K.changes =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 K.inbox_channel = ARGV[1]
 local worker, order = ARGV[2], ARGV[3]
 
@@ -26,6 +29,9 @@ if order == 'resume' then
   redis.call('HDEL', K.terms, worker .. ':order')
 else
   redis.call('HSET', K.terms, worker .. ':order', order)
+  if redis.call('HEXISTS', K.terms, worker) == 1 then
+    note(WORKER_DRAINING, tonumber(worker))
+  end
   dismiss(worker)
 end
 send(worker, tick(), { 0, 0, 0, ATTEND })

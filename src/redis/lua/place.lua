@@ -9,6 +9,8 @@
 -- KEYS[7] inbox
 -- KEYS[8] terms
 -- KEYS[9] crashes
+-- KEYS[10] watch
+-- KEYS[11] changes
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] limit   jobs
 -- Returns {placed, waiting, pause}: waiting = 0 where no worker has room; pause: ms after which those with room take
@@ -18,6 +20,7 @@
 
 K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crashes =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+K.watch, K.changes = KEYS[10], KEYS[11]
 K.inbox_channel = ARGV[1]
 local limit = tonumber(ARGV[2])
 

@@ -21,10 +21,12 @@
 -- KEYS[7] inbox
 -- KEYS[8] terms
 -- KEYS[9] crashes
--- KEYS[10] deadlines
--- KEYS[11] workers
--- KEYS[12] lock   of the worker to reap
--- KEYS[13] quarantine
+-- KEYS[10] watch
+-- KEYS[11] changes
+-- KEYS[12] deadlines
+-- KEYS[13] workers
+-- KEYS[14] lock   of the worker to reap
+-- KEYS[15] quarantine
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] released channel
 -- ARGV[3] control channel
@@ -44,7 +46,8 @@
 
 K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crashes =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-K.deadlines, K.workers, K.lock, K.quarantine = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+K.watch, K.changes, K.deadlines, K.workers, K.lock, K.quarantine =
+  KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 K.inbox_channel, K.released_channel, K.control_channel = ARGV[1], ARGV[2], ARGV[3]
 local worker, limit, not_after = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local crashes, window = tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -65,6 +68,7 @@ redis.call('DEL', K.lock)
 local kept
 if redis.call('HDEL', K.workers, worker) == 1 then
   dismiss(worker)
+  note(WORKER_EXPIRED, tonumber(worker))
   send(worker, tick(), { 0, 0, 0, FENCED })
   sent[worker] = nil
   note_end(worker, deadline, window)

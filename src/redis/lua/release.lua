@@ -1,5 +1,5 @@
--- release: a worker has let go of a batch of jobs. A deleted one is gone; any other goes on to the least loaded. Then as
--- many jobs that wait are given out: room is never left beside one.
+-- release: a worker has let go of a batch of jobs. A deleted one is gone; any other goes on to the least loaded, its
+-- owner counting as one that holds it still. Then as many jobs that wait are given out: room is never left beside one.
 --
 -- Idempotent by the grant: what is not this worker's by that grant is left alone, and said.
 --
@@ -12,6 +12,8 @@
 -- KEYS[7] inbox
 -- KEYS[8] terms
 -- KEYS[9] crashes
+-- KEYS[10] watch
+-- KEYS[11] changes
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] released channel
 -- ARGV[3] worker
@@ -22,6 +24,7 @@
 
 K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crashes =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+K.watch, K.changes = KEYS[10], KEYS[11]
 K.inbox_channel, K.released_channel = ARGV[1], ARGV[2]
 local worker = ARGV[3]
 

@@ -9,15 +9,18 @@
 -- KEYS[7] inbox
 -- KEYS[8] terms
 -- KEYS[9] crashes
--- KEYS[10] quarantine
+-- KEYS[10] watch
+-- KEYS[11] changes
+-- KEYS[12] quarantine
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2...] job
 -- Returns {n, code, ...}: 1 it is assigned, or waits for a worker; 0 it was not in quarantine
 -- Errors none
 -- Publishes an `add` frame for each job that was assigned
 
-K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crashes, K.quarantine =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crashes =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+K.watch, K.changes, K.quarantine = KEYS[10], KEYS[11], KEYS[12]
 K.inbox_channel = ARGV[1]
 
 local reply = { #ARGV - 1 }
@@ -28,6 +31,7 @@ for i = 2, #ARGV do
   if state == 'q' then
     redis.call('ZREM', K.quarantine, job)
     redis.call('HDEL', K.crashes, job)
+    note(JOB_REQUEUED, job)
     pass_on(job, born, changed)
     code = 1
   end

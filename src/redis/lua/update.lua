@@ -6,6 +6,8 @@
 -- KEYS[2] jobs
 -- KEYS[3] owner
 -- KEYS[4] inbox
+-- KEYS[5] watch
+-- KEYS[6] changes
 -- ARGV[1] inbox channel   prefix, the worker's number follows
 -- ARGV[2] not_after   us by the server's clock
 -- ARGV[3...] job, payload   pairs
@@ -14,7 +16,7 @@
 -- Errors LATE <now_us>: the server's clock is past not_after; nothing was done
 -- Publishes an `update` frame to the owner of each job that is held
 
-K.rev, K.jobs, K.owner, K.inbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+K.rev, K.jobs, K.owner, K.inbox, K.watch, K.changes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 K.inbox_channel = ARGV[1]
 local not_after = tonumber(ARGV[2])
 
@@ -33,6 +35,7 @@ for i = 3, #ARGV, 2 do
     local rev = tick()
     redis.call('HSET', K.jobs, job, payload)
     write_owner(job, state, worker, grant, born, int(rev))
+    note(JOB_UPDATED, job, nil, rev)
     code = 2
     if state == 'a' then
       send(worker, rev, { 0, 0, 0, UPDATE, job, tonumber(grant) }, payload)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{BATCH_JOBS, Store, arg, num};
+use super::{BATCH_JOBS, BATCH_MOVES, Store, arg, num};
 use crate::error::Result;
 use crate::id::{JobId, Revision, WorkerId};
 use crate::redis::script;
@@ -58,7 +58,8 @@ impl Store {
     /// many jobs the cluster may have.
     pub(crate) async fn add(&self, jobs: &[(JobId, Bytes)], most: u64) -> Result<Vec<(AddCode, Revision)>> {
         let k = &self.keys;
-        let keys = [&*k.rev, &k.jobs, &k.owner, &k.assigned, &k.pending, &k.load, &k.inbox, &k.terms];
+        let all = self.moving_keys();
+        let keys = [&all[..8], &all[9..]].concat(); // no crashes: a new job is not suspect
         let args = |not_after| {
             let mut args = vec![arg(&k.inbox_channel), num(not_after), num(most)];
             for (job, payload) in jobs {
@@ -86,7 +87,7 @@ impl Store {
     /// Gives one batch of jobs new payloads.
     pub(crate) async fn update(&self, jobs: &[(JobId, Bytes)]) -> Result<Vec<UpdateCode>> {
         let k = &self.keys;
-        let keys = [&*k.rev, &k.jobs, &k.owner, &k.inbox];
+        let keys = [&*k.rev, &k.jobs, &k.owner, &k.inbox, &k.watch, &k.changes];
         let args = |not_after| {
             let mut args = vec![arg(&k.inbox_channel), num(not_after)];
             for (job, payload) in jobs {
@@ -112,7 +113,18 @@ impl Store {
     /// Deletes one batch, each by the revision of the add that is meant; `None` means what is there now.
     pub(crate) async fn delete(&self, jobs: &[(JobId, Option<Revision>)]) -> Result<Vec<DeleteCode>> {
         let k = &self.keys;
-        let keys = [&*k.rev, &k.jobs, &k.owner, &k.pending, &k.inbox, &k.terms, &k.crashes, &k.quarantine];
+        let keys = [
+            &*k.rev,
+            &k.jobs,
+            &k.owner,
+            &k.pending,
+            &k.inbox,
+            &k.terms,
+            &k.crashes,
+            &k.quarantine,
+            &k.watch,
+            &k.changes,
+        ];
         let named = jobs.iter().all(|(_, born)| born.is_some());
         let args = |not_after| {
             let mut args = vec![arg(&k.inbox_channel), num(if named { NEVER_LATE } else { not_after })];
@@ -154,7 +166,7 @@ impl Store {
     pub(crate) async fn place(&self) -> Result<Placed> {
         let k = &self.keys;
         let keys = self.moving_keys();
-        let args = vec![arg(&k.inbox_channel), num(BATCH_JOBS as u64)];
+        let args = vec![arg(&k.inbox_channel), num(BATCH_MOVES as u64)];
         let mut reply = self.run("giving out waiting jobs", &script::PLACE, &keys, args).await?;
         let (placed, waiting) = (reply.int()?, reply.int()?);
         Ok(Placed { placed, waiting, pause: Duration::from_millis(reply.int()?) })
@@ -163,7 +175,7 @@ impl Store {
     /// One step of rebalancing. Returns how many jobs are to move: if that is a full batch, there may be more to this step.
     pub(crate) async fn rebalance(&self, share: f64, hysteresis: f64, delay: Duration) -> Result<usize> {
         let k = &self.keys;
-        let keys = [&*k.rev, &k.owner, &k.assigned, &k.load, &k.inbox, &k.terms];
+        let keys = [&*k.rev, &k.owner, &k.assigned, &k.load, &k.inbox, &k.terms, &k.watch, &k.changes];
         let thousandths = |part: f64| num((part * 1000.0).round() as u64);
         let args = vec![
             arg(&k.inbox_channel),

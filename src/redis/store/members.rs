@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{BATCH_BYTES, BATCH_JOBS, Late, PROTOCOL, Store, arg, millis, num};
+use super::{BATCH_BYTES, BATCH_JOBS, BATCH_MOVES, Late, PROTOCOL, Store, arg, millis, num};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, Revision, WorkerId};
 use crate::message::{Cursor, Order, Page, Row, RowState, Terms};
@@ -214,6 +214,8 @@ impl Store {
             &lock,
             &k.terms,
             &k.assigned,
+            &k.watch,
+            &k.changes,
         ];
         let (name, grace) = entry.name.as_ref().map_or(("", Duration::ZERO), |(name, grace)| (name, *grace));
         let args = vec![
@@ -247,8 +249,20 @@ impl Store {
     pub(crate) async fn beat(&self, member: &Member, lock: &Lock) -> Result<Result<Beat, Ended>> {
         let k = &self.keys;
         let key = k.lock(member.worker);
-        let keys =
-            [&*k.meta, &k.workers, &k.deadlines, &k.load, &k.inbox, &k.pending, &key, &k.terms, &k.assigned];
+        let keys = [
+            &*k.meta,
+            &k.workers,
+            &k.deadlines,
+            &k.load,
+            &k.inbox,
+            &k.pending,
+            &key,
+            &k.terms,
+            &k.assigned,
+            &k.rev,
+            &k.watch,
+            &k.changes,
+        ];
         let args = vec![
             arg(&*member.incarnation),
             num(member.worker.get()),
@@ -322,7 +336,7 @@ impl Store {
             arg(&k.released),
             arg(&k.control),
             num(member.worker.get()),
-            num(BATCH_JOBS as u64),
+            num(BATCH_MOVES as u64),
             arg(&*member.incarnation),
         ];
         let mut reply = self.run("leaving the cluster", &script::LEAVE, &keys, args).await?;
@@ -346,7 +360,7 @@ impl Store {
                 arg(&k.released),
                 arg(&k.control),
                 num(worker.get()),
-                num(BATCH_JOBS as u64),
+                num(BATCH_MOVES as u64),
                 num(not_after),
                 num(suspicion.crashes),
                 millis(suspicion.window),
@@ -375,7 +389,7 @@ impl Store {
     /// Gives a worker an order. `false`: there is no such worker.
     pub(crate) async fn order(&self, worker: WorkerId, order: Order) -> Result<bool> {
         let k = &self.keys;
-        let keys = [&*k.rev, &k.workers, &k.load, &k.inbox, &k.terms];
+        let keys = [&*k.rev, &k.workers, &k.load, &k.inbox, &k.terms, &k.watch, &k.changes];
         let word = match order {
             Order::Resume => "resume",
             Order::Drain => "drain",

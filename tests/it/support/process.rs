@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use assemblage::{Cluster, Event, Fence, JobId, Master, WorkerOptions};
+use assemblage::{Cluster, Event, Fence, JobId, Master, Task, WorkerOptions};
 use futures::StreamExt;
 use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{PATIENCE, RedisServer};
 
@@ -39,6 +40,11 @@ impl Process {
     /// A worker of the servers behind a URL.
     pub(crate) fn worker_at(url: &str, ttl: Duration) -> Self {
         Self::start_at("worker", url, ttl)
+    }
+
+    /// A worker that serves until SIGTERM.
+    pub(crate) fn serve(server: &RedisServer, ttl: Duration) -> Self {
+        Self::start("serve", server, ttl)
     }
 
     /// A master that takes part in takeovers and does nothing else.
@@ -117,6 +123,18 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Waits for its end; it is to have been told to.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child's state") {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "the process does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub(crate) fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         self.child.wait().expect("it ends");
@@ -167,6 +185,7 @@ fn child() {
             Cluster::builder("test").lock_ttl(ttl).connect_url(words[0]).await.expect("the child connects");
         match words[2] {
             "worker" => work(cluster, options(&words[3..])).await,
+            "serve" => serve(cluster).await,
             _ => preside(cluster.master().await.expect("a master")).await,
         }
     });
@@ -210,6 +229,21 @@ async fn work(cluster: Cluster, options: WorkerOptions) {
             _ => {}
         }
     }
+}
+
+async fn serve(cluster: Cluster) {
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
+    let worker = cluster.worker().await.expect("the child joins");
+    say(format_args!("ready {}", worker.id()));
+    let handler = |task: Task| async move {
+        say(format_args!("add {} {} {}", task.id(), task.epoch(), monotonic_us()));
+        task.stopped().await;
+        say(format_args!("delete {} {}", task.id(), monotonic_us()));
+        Ok::<_, assemblage::Error>(())
+    };
+    let served = worker.serve(handler).with_graceful_shutdown(async move { terminate.recv().await }).await;
+    let reason = if served.is_ok() { "Ok" } else { "Err" };
+    say(format_args!("close {reason} {}", monotonic_us()));
 }
 
 async fn preside(master: Master) {

@@ -2,10 +2,11 @@
 //!
 //! Two threads a connection, by std alone. Bytes are passed on whole or the connection is lost for good: TCP never
 //! leaves a hole in a stream, so neither does this.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ enum Mode {
     Pass,
     /// Each piece is held back so long, in both directions. Pieces that queue up may wait twice that.
     Delay(Duration),
+    /// The same, for every other connection: the odd ones or the even ones, in the order in which they were made.
+    DelaySome(Duration, bool),
     /// Connections are taken, and all bytes are swallowed.
     BlackHole,
     /// Connections are closed, the new ones too.
@@ -29,9 +32,10 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
-    server: SocketAddr,
+    server: Mutex<SocketAddr>,
     mode: Mutex<Mode>,
     links: Mutex<Vec<Weak<Link>>>,
+    made: AtomicUsize,
 }
 
 /// A client's connection and the one to the server that belongs to it.
@@ -40,6 +44,7 @@ struct Link {
     server: TcpStream,
     /// Bytes of it were swallowed: nothing may pass any more.
     lost: AtomicBool,
+    odd: bool,
 }
 
 impl Proxy {
@@ -48,9 +53,10 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared {
-            server: (Ipv4Addr::LOCALHOST, server_port).into(),
+            server: Mutex::new((Ipv4Addr::LOCALHOST, server_port).into()),
             mode: Mutex::new(Mode::Pass),
             links: Mutex::default(),
+            made: AtomicUsize::new(0),
         });
         std::thread::spawn({
             let shared = shared.clone();
@@ -74,6 +80,11 @@ impl Proxy {
         self.shared.set(Mode::Delay(delay));
     }
 
+    /// Holds back every piece of every other connection, so that what is sent by two comes in another order.
+    pub(crate) fn delay_every_other(&self, delay: Duration, odd: bool) {
+        self.shared.set(Mode::DelaySome(delay, odd));
+    }
+
     /// Takes connections and bytes, and nothing comes of them.
     pub(crate) fn black_hole(&self) {
         self.shared.set(Mode::BlackHole);
@@ -83,6 +94,12 @@ impl Proxy {
     pub(crate) fn cut(&self) {
         self.shared.set(Mode::Cut);
         self.shared.close(|_| true);
+    }
+
+    /// New connections go to another server, and the old ones are closed: as when a name leads elsewhere.
+    pub(crate) fn switch_to(&self, server_port: u16) {
+        *self.shared.server.lock().expect("no panic with it") = (Ipv4Addr::LOCALHOST, server_port).into();
+        self.close_connections();
     }
 
     /// Closes every connection once; a new one is as good as before.
@@ -118,12 +135,14 @@ impl Shared {
             match self.mode() {
                 Mode::Over => return,
                 Mode::Cut => continue,
-                Mode::Pass | Mode::Delay(_) | Mode::BlackHole => {}
+                Mode::Pass | Mode::Delay(_) | Mode::DelaySome(..) | Mode::BlackHole => {}
             }
             // Without a server the client's connection is closed, as the server's own port would.
-            let Ok(server) = TcpStream::connect(self.server) else { continue };
+            let address = *self.server.lock().expect("no panic with it");
+            let Ok(server) = TcpStream::connect(address) else { continue };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
-            let link = Arc::new(Link { client, server, lost: AtomicBool::new(false) });
+            let odd = self.made.fetch_add(1, Ordering::SeqCst) % 2 == 1;
+            let link = Arc::new(Link { client, server, lost: AtomicBool::new(false), odd });
             {
                 let mut links = self.links.lock().expect("no panic with it");
                 links.retain(|link| link.strong_count() > 0);
@@ -148,7 +167,8 @@ impl Shared {
                 Mode::Cut | Mode::Over => break,
                 Mode::BlackHole => link.lost.store(true, Ordering::SeqCst),
                 Mode::Delay(delay) => std::thread::sleep(delay),
-                Mode::Pass => {}
+                Mode::DelaySome(delay, odd) if odd == link.odd => std::thread::sleep(delay),
+                Mode::Pass | Mode::DelaySome(..) => {}
             }
             if !link.lost.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
                 break;
@@ -161,63 +181,5 @@ impl Shared {
 impl Link {
     fn close(&self) {
         let _ = (self.client.shutdown(Shutdown::Both), self.server.shutdown(Shutdown::Both));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-    use crate::support::RedisServer;
-
-    fn connect(proxy: &Proxy) -> TcpStream {
-        let stream = TcpStream::connect(proxy.url().trim_start_matches("redis://")).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_millis(300))).expect("can be set");
-        stream
-    }
-
-    /// Whether a PING was answered; an error if it was not within the stream's patience, or never will be.
-    fn ping(mut stream: &TcpStream) -> std::io::Result<()> {
-        stream.write_all(b"PING\r\n")?;
-        let mut answer = [0; 7];
-        stream.read_exact(&mut answer)?;
-        assert_eq!(&answer, b"+PONG\r\n");
-        Ok(())
-    }
-
-    #[test]
-    fn the_proxy_does_what_it_is_told() {
-        let server = RedisServer::start();
-        let proxy = Proxy::start(server.port());
-        let first = connect(&proxy);
-        ping(&first).expect("passed on");
-
-        proxy.delay(Duration::from_millis(50));
-        let start = Instant::now();
-        ping(&first).expect("passed on, later");
-        assert!(start.elapsed() >= Duration::from_millis(100), "delayed both ways");
-
-        proxy.pass();
-        ping(&first).expect("a delayed connection has lost nothing");
-        proxy.black_hole();
-        assert!(matches!(ping(&first).unwrap_err().kind(), std::io::ErrorKind::WouldBlock), "no answer");
-        let second = connect(&proxy);
-        assert!(matches!(ping(&second).unwrap_err().kind(), std::io::ErrorKind::WouldBlock), "no answer");
-        proxy.pass();
-        assert!(ping(&first).is_err(), "what has lost bytes is over");
-        let third = connect(&proxy);
-        ping(&third).expect("a new one is good");
-
-        proxy.close_connections();
-        assert!(ping(&third).is_err());
-        let fourth = connect(&proxy);
-        ping(&fourth).expect("a new one is good");
-
-        proxy.cut();
-        assert!(ping(&fourth).is_err());
-        assert!(ping(&connect(&proxy)).is_err(), "a new one is closed");
-        proxy.pass();
-        ping(&connect(&proxy)).expect("all is well again");
     }
 }

@@ -38,6 +38,11 @@ impl RedisServer {
         Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
     }
 
+    /// A sentinel, which looks after nobody yet.
+    pub fn sentinel() -> Self {
+        Self::with(&["--sentinel"])
+    }
+
     /// A server with settings of its own, such as `["--maxmemory", "5mb"]`.
     pub fn with(args: &[&str]) -> Self {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
@@ -123,10 +128,15 @@ impl RedisServer {
     pub fn restart(&mut self, keep_data: bool) {
         self.kill();
         if !keep_data {
-            let _ = std::fs::remove_dir_all(self.dir.path().join("appendonlydir"));
-            let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
+            self.forget();
         }
         self.start_again();
+    }
+
+    /// Removes what is on disk, after `kill`.
+    pub fn forget(&self) {
+        let _ = std::fs::remove_dir_all(self.dir.path().join("appendonlydir"));
+        let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
     }
 
     /// Stops the process: connections stay, nothing is answered.
@@ -225,7 +235,14 @@ fn program() -> String {
 }
 
 fn spawn(dir: &Path, port: u16, args: &[String], watchdog: &mut Watchdog) -> Child {
-    let child = Command::new(program())
+    let mut command = Command::new(program());
+    if args.iter().any(|arg| arg == "--sentinel") {
+        // It writes down what it learns, and wants to know where.
+        let config = dir.join("sentinel.conf");
+        std::fs::OpenOptions::new().create(true).append(true).open(&config).expect("a file for the sentinel");
+        command.arg(config);
+    }
+    let child = command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(dir)
         .arg("--unixsocket")

@@ -1,8 +1,7 @@
--- push: frames to the workers' inboxes, and what everybody is told. Needs base.
+-- push: frames to the workers' inboxes, and what everybody is told. Needs base and changes.
 --
 -- Each frame carries the revision of the frame before it on the same inbox, so that a receiver sees a gap.
 
-local FRAME = 1 -- version of the frame's layout
 local ADD, DELETE, FENCED, UPDATE, ATTEND = 1, 2, 3, 4, 5
 local LEFT, REAPING, REAPED = 1, 2, 3
 local REMOVED, REBALANCED = 1, 2
@@ -11,7 +10,7 @@ local REMOVED, REBALANCED = 1, 2
 local sent = {}
 
 local function send(worker, rev, head, payload)
-  local previous = sent[worker] or tonumber(redis.call('HGET', K.inbox, worker) or '0')
+  local previous = sent[worker] or number_of(redis.call('HGET', K.inbox, worker))
   head[1], head[2], head[3] = FRAME, rev, previous
   redis.call('SPUBLISH', K.inbox_channel .. worker, cmsgpack.pack(head) .. (payload or ''))
   sent[worker] = rev
@@ -21,8 +20,10 @@ local function announce(kind, worker)
   redis.call('SPUBLISH', K.control_channel, cmsgpack.pack({ FRAME, kind, tonumber(worker) }))
 end
 
--- Writes down what tick() and send() have used. The last thing a script does before it returns.
+-- Tells of what has changed, and writes down what tick() and send() have used. The last thing a script does before it
+-- returns.
 local function commit()
+  publish_changes()
   for worker, rev in pairs(sent) do
     redis.call('HSET', K.inbox, worker, int(rev))
   end
