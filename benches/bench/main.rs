@@ -1,14 +1,14 @@
 //! The figures: what everything costs, each against a floor of plain sockets that is measured in turn with it.
 //!
 //! `cargo bench --bench bench -- [ROW...] [--quick]`, or `make bench ROWS="takeover pause"`; `make bench-quick` for all within a
-//! minute. What is measured, and how, is said at the top of each row's module. What watchers cost (`fan_out`) belongs in
-//! `ROWS` once there are watchers.
+//! minute. What is measured, and how, is said at the top of each row's module.
 //!
 //! Absolute figures hold for one machine and one hour. Ratios hold longer: each is that of two medians that were taken in
 //! turn. The client's allocations are in `--bench client_cost`, which counts them in an allocator of its own.
 
 mod add_throughput;
 mod children;
+mod fan_out;
 mod growth;
 mod idle;
 mod job_fan_out;
@@ -22,11 +22,14 @@ mod takeover;
 use support::Scale;
 use support::report::Report;
 
+type Measure = fn(&mut Report);
+
 /// By the names that the rows are asked for.
-const ROWS: &[(&str, fn(&mut Report))] = &[
+const ROWS: &[(&str, Measure)] = &[
     ("add_to_event", latency::run),
     ("add_throughput", add_throughput::run),
     ("takeover", takeover::run),
+    ("fan_out", fan_out::run),
     ("job_fan_out", job_fan_out::run),
     ("growth", growth::run),
     ("server_cost", server_cost::run),

@@ -57,7 +57,7 @@ scripts! {
     REBALANCE = "rebalance", 8, " flags=allow-oom", "changes", "push", "terms", "shares";
     REQUEUE = "requeue", 12, " flags=allow-oom", "changes", "push", "terms", "member", "look", "give", "suspicion", "placement";
     ORDER = "order", 7, " flags=allow-oom", "changes", "push", "terms", "member";
-    WATCH = "watch", 3, "";
+    WATCH = "watch", 3, " flags=allow-oom";
     HISTORY = "history", 3, " flags=no-writes";
     SURVEY = "survey", 8, " flags=no-writes", "look";
     ROSTER = "roster", 5, " flags=no-writes", "terms";

@@ -61,17 +61,17 @@ impl Late {
     }
 }
 
-/// What is known of the server's clock: at `sent` by ours it was at most `us`.
+/// What is known of the server's clock: at `heard` by ours it was at least `us`.
 #[derive(Clone, Copy)]
 struct ServerClock {
     us: u64,
-    sent: Instant,
+    heard: Instant,
 }
 
 impl Store {
     pub(crate) fn new(commands: Commands, keys: Arc<Keys>, timeout: Duration) -> Self {
         let slot = route::slot(&keys);
-        let clock = Mutex::new(ServerClock { us: 0, sent: Instant::now() });
+        let clock = Mutex::new(ServerClock { us: 0, heard: Instant::now() });
         Self { commands, keys, slot, timeout, clock }
     }
 
@@ -149,7 +149,7 @@ impl Store {
         match answer {
             Err(error) if code(&error) == "LATE" => {
                 let now = error.details().split_ascii_whitespace().nth(1).and_then(|now| now.parse().ok());
-                self.note_time(now.unwrap_or(0), sent);
+                self.note_time(now.unwrap_or(0), Instant::now());
                 Err(Late::Was(Error::new(
                     ErrorKind::Timeout,
                     format!(
@@ -202,15 +202,16 @@ impl Store {
         ))
     }
 
-    /// The server's clock cannot be later than this, unless it was set.
+    /// The server's clock cannot be earlier than this, unless it was set. So a latest time that is counted from it is never
+    /// too late, however long the answer took that told of the clock: one that is too early is refused, and mended.
     pub(super) fn server_time(&self, now: Instant) -> u64 {
         let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        clock.us.saturating_add(now.saturating_duration_since(clock.sent).as_micros() as u64)
+        clock.us.saturating_add(now.saturating_duration_since(clock.heard).as_micros() as u64)
     }
 
-    /// The answer to what was sent at `sent` says that the server's clock was `us` when it was run.
-    pub(super) fn note_time(&self, us: u64, sent: Instant) {
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = ServerClock { us, sent };
+    /// An answer that came at `heard` says that the server's clock was `us` when it was made.
+    pub(super) fn note_time(&self, us: u64, heard: Instant) {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = ServerClock { us, heard };
     }
 }
 

@@ -17,3 +17,4 @@ mod rights;
 mod takeover;
 mod trouble;
 mod updates;
+mod watching;

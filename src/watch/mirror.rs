@@ -1,5 +1,8 @@
 //! A picture of the cluster in memory, kept by what a watch tells.
 
+#[cfg(test)]
+mod truth_test;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};

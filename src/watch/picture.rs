@@ -41,7 +41,7 @@ pub(super) async fn read(store: &Store, cursor: Option<String>, keep: Duration, 
     Ok(Page { read_at, picture })
 }
 
-fn worker(row: &RosterRow) -> Vec<Change> {
+pub(super) fn worker(row: &RosterRow) -> Vec<Change> {
     let (worker, revision) = (row.worker, Revision(u64::try_from(row.since.as_micros()).unwrap_or(0)));
     let mut changes = vec![Change::WorkerJoined { revision, worker }];
     if !row.takes || row.order != Order::Resume {
@@ -50,7 +50,7 @@ fn worker(row: &RosterRow) -> Vec<Change> {
     changes
 }
 
-fn job(job: JobId, record: Record) -> Vec<Change> {
+pub(super) fn job(job: JobId, record: Record) -> Vec<Change> {
     let Record { state, grant, born } = record;
     let added = Change::JobAdded { revision: born, job: job.clone() };
     let assigned = |worker, epoch| Change::JobAssigned { revision: grant, job: job.clone(), worker, epoch };

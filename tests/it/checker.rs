@@ -282,6 +282,44 @@ fn a_delete_that_is_never_delivered_is_found() {
 }
 
 #[test]
+fn an_update_that_is_never_delivered_is_found() {
+    let lines = format!(
+        "{ADDED}1000 m0.0 ask o2 update a o2
+        1001 m0.0 done o2 a pushed
+        2000 w0.0 update 1 a 100 o2
+        20000 soak fault nothing"
+    );
+    clean(&lines);
+    let expected = ["w0.0 add 1 a 100 o1", "m0.0 ask o2 update a o2", "m0.0 done o2 a pushed"]
+        .map(str::to_owned)
+        .to_vec();
+    assert_eq!(
+        only(&history(&lines.replace("2000 w0.0 update 1 a 100 o2", ""))),
+        (Kind::StalePayload, expected)
+    );
+    // It may have been overtaken by another one.
+    let two =
+        lines.replace("2000 w0.0", "1001 m1.0 ask o3 update a o3\n1002 m1.0 done o3 a pushed\n2000 w0.0");
+    clean(&two);
+}
+
+#[test]
+fn a_job_that_is_gone_and_comes_again_is_found() {
+    let lines = "0 w0.0 JOINED 1
+        10 m0.0 ask o1 add a o1
+        1010 m0.0 unclear o1 Timeout
+        1100 m1.0 ask o2 delete a -
+        1101 m1.0 done o2 a unknown
+        2000 w0.0 add 1 a 100 o1
+        20000 soak fault nothing";
+    let expected = ["m1.0 ask o2 delete a -", "m1.0 done o2 a unknown", "w0.0 add 1 a 100 o1"];
+    assert_eq!(only(&history(lines)), (Kind::Revived, expected.map(str::to_owned).to_vec()));
+    // Its frame may still be on the way to somebody who is told to let go.
+    clean(&lines.replace("unknown", "releasing"));
+    clean(&lines.replace("1010 m0.0 unclear", "1105 m0.0 unclear"));
+}
+
+#[test]
 fn a_deletion_that_is_said_to_be_over_while_the_job_is_held_is_found() {
     let entries = history(&format!(
         "{ADDED}1000 m0.0 ask o2 wait a -
@@ -314,6 +352,8 @@ fn an_overlap_after_the_release_timeout_that_the_stream_does_not_tell_is_found()
         9000 w0.0 close 1 Terminated
         9001 w0.0 end 1";
     clean(lines);
+    // A consumer that was slow has the error after the Delete, and after it has dropped the job.
+    clean(&lines.replace("3002 w0.0 error", "4001 w0.0 error"));
     let entries = history(&lines.replace("3002 w0.0 error 1 ReleaseTimeout a", ""));
     assert_eq!(only(&entries).0, Kind::OverlapNotSaid);
     // Too many errors to keep, and the stream says how many.
@@ -362,7 +402,7 @@ fn what_is_not_as_it_has_to_be_in_the_end_is_found() {
     ];
     assert_eq!(only(&entries), (Kind::JobNotGone, expected.map(str::to_owned).to_vec()));
     // An update never came.
-    let updated = "5000 m0.0 ask o2 update a o2\n5001 m0.0 done o2 a pushed\n";
+    let updated = "8900 m0.0 ask o2 update a o2\n8901 m0.0 done o2 a pushed\n";
     let entries = history(&format!("{ADDED}{updated}{has}"));
     let expected = ["w0.0 add 1 a 100 o1", "m0.0 ask o2 update a o2", "m0.0 done o2 a pushed"];
     assert_eq!(only(&entries), (Kind::StalePayload, expected.map(str::to_owned).to_vec()));

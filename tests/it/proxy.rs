@@ -56,3 +56,37 @@ fn the_proxy_does_what_it_is_told() {
     proxy.pass();
     ping(&connect(&proxy)).expect("all is well again");
 }
+
+#[test]
+fn every_other_connection_can_be_treated_apart() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    let (even, odd) = (connect(&proxy), connect(&proxy));
+    ping(&even).expect("passed on");
+    ping(&odd).expect("passed on");
+
+    proxy.delay_every_other(Duration::from_millis(50), true);
+    let start = Instant::now();
+    ping(&odd).expect("passed on, later");
+    assert!(start.elapsed() >= Duration::from_millis(100), "delayed both ways");
+
+    proxy.black_hole_every_other(false);
+    assert!(matches!(ping(&even).unwrap_err().kind(), std::io::ErrorKind::WouldBlock), "no answer");
+    ping(&odd).expect("passed on");
+    proxy.pass();
+    assert!(ping(&even).is_err(), "what has lost bytes is over");
+    ping(&odd).expect("this one has lost nothing");
+}
+
+#[test]
+fn answers_alone_can_be_lost() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    let mut connection = connect(&proxy);
+    proxy.swallow_answers();
+    connection.write_all(b"SET done 1\r\n").expect("taken");
+    assert!(matches!(ping(&connection).unwrap_err().kind(), std::io::ErrorKind::WouldBlock), "no answer");
+    assert_eq!(server.command(&["GET", "done"]).text(), "1", "it was done all the same");
+    proxy.pass();
+    assert!(ping(&connection).is_err(), "what has lost bytes is over");
+}

@@ -229,6 +229,14 @@ impl Cast {
                 self.history.note(&who, note("black-hole"));
                 proxy.black_hole();
             }
+            Net::BlackHoleSome(odd) => {
+                self.history.note(&who, note("black-hole-some"));
+                proxy.black_hole_every_other(odd);
+            }
+            Net::SwallowAnswers => {
+                self.history.note(&who, note("answers-lost"));
+                proxy.swallow_answers();
+            }
             Net::Delay(ms) => {
                 self.history.note(&who, note(&format!("delay:{ms}")));
                 proxy.delay(delay(ms));

@@ -33,7 +33,7 @@ mod stage;
 
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use checker::{Entry, Violation};
@@ -61,7 +61,10 @@ fn main() -> ExitCode {
         }
         ["--check", file] => judge_again(file),
         // A filter of `cargo test` that is about other tests, or a question of a tool about them.
-        _ => ExitCode::SUCCESS,
+        _ => {
+            println!("soak: not run, as something else was asked for: {}", args.join(" "));
+            ExitCode::SUCCESS
+        }
     }
 }
 
@@ -71,11 +74,15 @@ fn number(word: &str) -> u64 {
 
 fn soak(seconds: u64, seed: u64) -> ExitCode {
     let plan = Plan::new(seed, seconds);
+    assert_eq!(plan, Plan::new(seed, seconds), "a seed decides");
     let outcome = stage::play(&plan, seconds);
     let clean = outcome.violations.is_empty() && outcome.healed.is_some();
     if !clean {
         report(&outcome.violations, &outcome.history);
         println!("the histories are in {}", keep(&outcome, seed).display());
+    }
+    if let Some(folder) = std::env::var_os("SOAK_LOG") {
+        write(&PathBuf::from(folder), &outcome);
     }
     println!("{}", summary(&outcome, seconds, seed));
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -127,12 +134,16 @@ fn keep(outcome: &Outcome, seed: u64) -> PathBuf {
         .tempdir()
         .expect("a folder for the histories")
         .keep();
+    write(&folder, outcome);
+    folder
+}
+
+fn write(folder: &Path, outcome: &Outcome) {
     let mut text = String::new();
     for entry in &outcome.history {
         let _ = writeln!(text, "{entry}");
     }
     std::fs::write(folder.join("history"), text).expect("the history is written");
-    folder
 }
 
 fn judge_again(file: &str) -> ExitCode {

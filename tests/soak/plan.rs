@@ -4,10 +4,12 @@
 //! network do with it is not in anybody's hands: the same seed gives the same plan, not the same history.
 //!
 //! ```text
-//! |<------- storm ------->|<-------- calm -------->|<------- storm ...        | heal
-//!  operations ..................................................................
-//!  faults, each place in its own lane      one kill                            all have ended
+//! ... ------- storm ------->|<-------- calm -------->|<------- storm ------->| heal
+//!  operations ...............  silence   ..........................................
+//!  faults, each place in its own lane      one kill                           all have ended
 //! ```
+
+mod lanes;
 
 use std::fmt;
 
@@ -58,6 +60,10 @@ pub(crate) enum Net {
     Cut,
     CloseOnce,
     BlackHole,
+    /// Every other connection, the even or the odd ones, is dead without a word: the subscription, or the commands.
+    BlackHoleSome(bool),
+    /// What is asked is done, and the answer is lost.
+    SwallowAnswers,
     Delay(u64),
     /// Every other connection, the even or the odd ones, is late by so many ms.
     Uneven(u64, bool),
@@ -69,6 +75,10 @@ pub(crate) enum Server {
     Pause,
     Resume,
     Kill,
+    /// What it has on disk now is what it has after `StartOlder`.
+    Snapshot,
+    /// As after a failover to a replica that lags: the last writes are lost.
+    StartOlder,
     Start {
         keep: bool,
     },
@@ -128,21 +138,8 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
 }
 
-/// Ids that are used again and again.
-const GIVEN: u64 = 40;
-/// About so many jobs under fresh ids.
-const FRESH: usize = 120;
-const FOREIGN_KEYS: u64 = 200_000;
-const FOREIGN_BATCH: u64 = 2_000;
 /// Jobs of workers in these places are never refused for want of room: somebody can take what is to be taken over.
 pub(crate) const ROOMY: usize = 2;
-
-/// A storm and the calm after it.
-const STORM: u64 = 12_000;
-const CALM: u64 = 9_000;
-/// When somebody dies in the calm, and comes back: what disturbed before is over, and a takeover has its time.
-const DEATH: u64 = 4_500;
-const REBIRTH: u64 = 8_500;
 
 impl Plan {
     pub(crate) fn new(seed: u64, seconds: u64) -> Self {
@@ -167,226 +164,6 @@ impl Plan {
     fn push(&mut self, at: u64, act: Act) {
         self.steps.push(Step { at, act });
     }
-
-    fn operations(&mut self, rng: &mut Rng, end: u64) {
-        // Fresh jobs that were asked for and not deleted: the operation, and which of its jobs.
-        let mut fresh: Vec<(String, usize)> = Vec::new();
-        let (mut at, mut number) = (0, 0);
-        // A few to begin with.
-        for count in [50, 30] {
-            fresh.extend((0..count).map(|index| (format!("o{number}"), index)));
-            self.push(200, Act::Call { master: 0, op: format!("o{number}"), call: Call::Fresh(count) });
-            number += 1;
-        }
-        while at < end {
-            at += rng.wait(25);
-            let op = format!("o{number}");
-            number += 1;
-            let any = |rng: &mut Rng, fresh: &[(String, usize)]| {
-                if fresh.is_empty() || rng.chance(60) {
-                    Job::Given(rng.range(0, GIVEN))
-                } else {
-                    let (op, index) = fresh[rng.index(fresh.len())].clone();
-                    Job::Of { op, index }
-                }
-            };
-            let crowded = fresh.len() > FRESH;
-            let call = match rng.pick(&[
-                (30, "add"),
-                (3, "add-many"),
-                (if crowded { 1 } else { 8 }, "fresh"),
-                (if crowded { 1 } else { 4 }, "fresh-many"),
-                (14, "update"),
-                (18, "delete"),
-                (if crowded { 12 } else { 5 }, "delete-many"),
-                (8, "wait"),
-                (2, "order"),
-                (1, "renew"),
-            ]) {
-                "add" => Call::Add(vec![Job::Given(rng.range(0, GIVEN))]),
-                "add-many" => {
-                    let first = rng.range(0, GIVEN);
-                    Call::Add((0..rng.range(2, 10)).map(|next| Job::Given((first + next) % GIVEN)).collect())
-                }
-                "fresh" => {
-                    fresh.push((op.clone(), 0));
-                    Call::Fresh(1)
-                }
-                "fresh-many" => {
-                    let count = rng.range(2, 30) as usize;
-                    fresh.extend((0..count).map(|index| (op.clone(), index)));
-                    Call::Fresh(count)
-                }
-                "update" => Call::Update(any(rng, &fresh)),
-                "delete" => Call::Delete(vec![any(rng, &fresh)]),
-                "delete-many" => {
-                    let count = rng.range(2, 20).min(fresh.len() as u64);
-                    let jobs = (0..count).map(|_| fresh.swap_remove(rng.index(fresh.len())));
-                    Call::Delete(jobs.map(|(op, index)| Job::Of { op, index }).collect())
-                }
-                "wait" => Call::Wait(any(rng, &fresh)),
-                "order" => {
-                    let worker = rng.range(ROOMY as u64, self.workers.len() as u64) as usize;
-                    if rng.chance(20) {
-                        Call::Order("evict", worker)
-                    } else {
-                        let op = format!("{op}r");
-                        let call = Call::Order("resume", worker);
-                        let later = at + rng.range(500, 3_000);
-                        self.push(later.min(end), Act::Call { master: rng.index(self.masters), op, call });
-                        Call::Order("drain", worker)
-                    }
-                }
-                _ => Call::Renew,
-            };
-            self.push(at.min(end), Act::Call { master: rng.index(self.masters), op, call });
-        }
-    }
-
-    /// What the applications around the workers do.
-    fn wishes(&mut self, rng: &mut Rng, end: u64) {
-        let (mut at, mut number) = (1_000, 0);
-        loop {
-            at += rng.wait(600);
-            if at >= end {
-                return;
-            }
-            let worker = rng.index(self.workers.len());
-            let roomy = worker < ROOMY;
-            number += 1;
-            let (line, undo) = match rng.pick(&[
-                (2, "terminate"),
-                (2, "drop"),
-                (if roomy { 0 } else { 2 }, "drain"),
-                (if roomy { 0 } else { 2 }, "capacity"),
-                (1, "weight"),
-                (3, "busy"),
-                (3, "hold"),
-                (1, "block"),
-                (4, "delete"),
-            ]) {
-                "drain" => ("drain".to_owned(), Some("resume".to_owned())),
-                "capacity" => (format!("capacity {}", rng.range(1, 40)), Some("capacity 0".to_owned())),
-                "weight" => (format!("weight {}", rng.range(1, 5)), None),
-                "busy" => (format!("busy {}", rng.range(100, 3_500)), None),
-                "hold" => (format!("hold {} {}", rng.range(200, 1_500), rng.range(100, 3_200)), None),
-                "block" => (format!("block {}", rng.range(50, 2_500)), None),
-                "delete" => (format!("delete x{number} {}", rng.range(0, 1_000)), None),
-                word => (word.to_owned(), None),
-            };
-            self.push(at, Act::Tell { worker, line });
-            if let Some(line) = undo {
-                self.push((at + rng.range(500, 4_000)).min(end), Act::Tell { worker, line });
-            }
-        }
-    }
-
-    /// One thing after the other.
-    fn server(&mut self, rng: &mut Rng, end: u64) {
-        let mut foreign = false;
-        let mut at = 500;
-        loop {
-            if !foreign {
-                at += 300;
-                foreign = true;
-                for first in (0..FOREIGN_KEYS).step_by(FOREIGN_BATCH as usize) {
-                    self.push(at, Act::Server(Server::ForeignKeys(first, FOREIGN_BATCH)));
-                    at += 8;
-                }
-            }
-            at += rng.wait(2_500);
-            let acts = match rng.pick(&[
-                (2, "pause"),
-                (2, "restart"),
-                (1, "wipe"),
-                (3, "subscriptions"),
-                (2, "scripts"),
-                (1, "memory"),
-                (2, "mute"),
-            ]) {
-                "pause" => Some((Server::Pause, Server::Resume, rng.range(50, 3_500))),
-                "restart" => Some((Server::Kill, Server::Start { keep: true }, rng.range(20, 2_000))),
-                "wipe" => Some((Server::Kill, Server::Start { keep: false }, rng.range(20, 1_500))),
-                "memory" => Some((Server::FillMemory, Server::FreeMemory, rng.range(300, 3_000))),
-                "mute" => Some((Server::Mute, Server::Unmute, rng.range(500, 5_000))),
-                "subscriptions" => {
-                    let times = rng.range(1, 6);
-                    for _ in 0..times {
-                        if is_storm(at, end) {
-                            self.push(at, Act::Server(Server::KillSubscriptions));
-                        }
-                        at += rng.range(10, 200);
-                    }
-                    None
-                }
-                _ => {
-                    if is_storm(at, end) {
-                        self.push(at, Act::Server(Server::FlushScripts));
-                    }
-                    None
-                }
-            };
-            if at >= end {
-                return;
-            }
-            if let Some((begin, finish, duration)) = acts
-                && is_storm(at, end)
-                && is_storm(at + duration, end)
-            {
-                self.push(at, Act::Server(begin));
-                at += duration;
-                self.push(at, Act::Server(finish));
-                foreign &= finish != Server::Start { keep: false };
-            }
-        }
-    }
-
-    /// One thing after the other.
-    fn process(&mut self, rng: &mut Rng, end: u64, place: Place) {
-        let mut at = rng.range(500, 4_000);
-        loop {
-            at += rng.wait(5_000);
-            if at >= end {
-                return;
-            }
-            let duration = rng.range(30, 3_500);
-            let (begin, finish) = match rng.pick(&[
-                (4, "kill"),
-                (4, "stop"),
-                (2, "cut"),
-                (2, "close"),
-                (3, "hole"),
-                (2, "delay"),
-                (3, "uneven"),
-            ]) {
-                "kill" => (Act::Kill(place), Act::Start(place)),
-                "stop" => (Act::Stop(place), Act::Continue(place)),
-                "cut" => (Act::Net(place, Net::Cut), Act::NetEnd(place)),
-                "close" => (Act::Net(place, Net::CloseOnce), Act::NetEnd(place)),
-                "hole" => (Act::Net(place, Net::BlackHole), Act::NetEnd(place)),
-                "delay" => (Act::Net(place, Net::Delay(rng.range(5, 150))), Act::NetEnd(place)),
-                _ => (Act::Net(place, Net::Uneven(rng.range(20, 400), rng.chance(50))), Act::NetEnd(place)),
-            };
-            let duration = if matches!(begin, Act::Net(_, Net::CloseOnce)) { 1 } else { duration };
-            if is_storm(at, end) && is_storm(at + duration, end) {
-                self.push(at, begin);
-                at += duration;
-                self.push(at, finish);
-            }
-        }
-    }
-
-    /// In each calm one worker dies, and nothing else happens to anybody.
-    fn deaths(&mut self, rng: &mut Rng, end: u64) {
-        let (storm, calm) = cycle(end);
-        let mut begin = storm;
-        while begin + calm <= end {
-            let place = Place::Worker(rng.index(self.workers.len()));
-            self.push(begin + DEATH * calm / CALM, Act::Kill(place));
-            self.push(begin + REBIRTH * calm / CALM, Act::Start(place));
-            begin += storm + calm;
-        }
-    }
 }
 
 impl Setup {
@@ -398,19 +175,4 @@ impl Setup {
             weight: if rng.chance(30) { rng.range(2, 5) } else { 1 },
         }
     }
-}
-
-/// How long a storm and a calm are, in a run of this length.
-fn cycle(end: u64) -> (u64, u64) {
-    if end < STORM + CALM {
-        (end * STORM / (STORM + CALM), end * CALM / (STORM + CALM))
-    } else {
-        (STORM, CALM)
-    }
-}
-
-/// Whether faults may begin and end at this time.
-fn is_storm(at: u64, end: u64) -> bool {
-    let (storm, calm) = cycle(end);
-    at < end && at % (storm + calm) < storm
 }

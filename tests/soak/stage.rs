@@ -36,7 +36,8 @@ pub(crate) fn play(plan: &Plan, seconds: u64) -> Outcome {
     ]);
     let history = History::default();
     let cast = Cast::new(plan, server.port(), history.clone());
-    let mut stage = Stage { server, cast, history, operations: 0, faults: BTreeMap::new(), muted: None };
+    let mut stage =
+        Stage { server, cast, history, operations: 0, faults: BTreeMap::new(), muted: None, snapshot: 0 };
     stage.storm(plan, seconds);
     let healed = stage.heal(seconds);
     let Stage { cast, history, operations, faults, .. } = stage;
@@ -54,6 +55,8 @@ struct Stage {
     faults: BTreeMap<String, usize>,
     /// The notifications that were on before they were switched off.
     muted: Option<String>,
+    /// When what it has on disk was copied.
+    snapshot: checker::Us,
 }
 
 impl Stage {
@@ -111,6 +114,9 @@ impl Stage {
                     Net::Cut => "connections cut",
                     Net::CloseOnce => "connections closed once",
                     Net::BlackHole => "connections black-holed",
+                    Net::BlackHoleSome(_) => "one connection black-holed",
+                    Net::SwallowAnswers => "answers lost",
+                    Net::Delay(ms) if *ms > 1_000 => "requests later than their time",
                     Net::Delay(_) => "connections delayed",
                     Net::Uneven(..) => "one connection later than the other",
                 };
@@ -183,6 +189,17 @@ impl Stage {
                 self.server.start_again();
                 note(&self.history, What::Back { kept: keep });
                 self.count(if keep { "server restarted" } else { "server restarted empty" });
+            }
+            Server::Snapshot => {
+                self.snapshot = now();
+                self.server.keep_copy();
+                note(&self.history, fault("snapshot"));
+            }
+            Server::StartOlder => {
+                self.server.restore_copy();
+                self.server.start_again();
+                note(&self.history, What::BackOlder { since: self.snapshot });
+                self.count("server restarted without the last writes");
             }
             Server::KillSubscriptions => {
                 note(&self.history, fault("subscriptions-killed"));

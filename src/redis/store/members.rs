@@ -160,8 +160,8 @@ impl Store {
         let k = &self.keys;
         let candidate = Uuid::now_v7().simple().to_string();
         let args = vec![num(PROTOCOL), arg(candidate), arg(run_id)];
-        let sent = Instant::now();
         let mut reply = self.run("opening the cluster", &script::OPEN, &[&k.meta, &k.rev], args).await?;
+        let heard = Instant::now();
         reply.int()?;
         let protocol = reply.int()?;
         if protocol != PROTOCOL {
@@ -174,7 +174,7 @@ impl Store {
             ));
         }
         let _lifted = reply.revision()?;
-        self.note_time(reply.int()?, sent);
+        self.note_time(reply.int()?, heard);
         Ok(Opened { incarnation: reply.text()?.into() })
     }
 

@@ -354,7 +354,7 @@ impl Bench {
         let mut now = BTreeMap::new();
         for (key, fields) in &dump {
             for (field, value) in fields {
-                let place = format!("{key} {}", field.escape_ascii());
+                let place = self.plain(&format!("{key} {}", field.escape_ascii()));
                 let shown = self.shown(key, value);
                 // What is left of a time is another in each millisecond.
                 let left = key == "deadlines" || key.starts_with("lock:");
@@ -389,6 +389,12 @@ impl Bench {
                 "hash" => self.command(&["HGETALL", &name]),
                 "zset" => self.command(&["ZRANGE", &name, "0", "-1", "WITHSCORES"]),
                 "string" => Reply::Array(vec![Reply::Bulk(Vec::new()), self.command(&["GET", &name])]),
+                // What is in it is compared where it is about that: watching.rs.
+                "stream" => {
+                    let entries = self.command(&["XRANGE", &name, "-", "+"]);
+                    let ids = entries.list().iter().map(|entry| entry.list()[0].clone());
+                    Reply::Array(ids.flat_map(|id| [id, Reply::Bulk(b"a batch".to_vec())]).collect())
+                }
                 other => panic!("nobody writes a {other} ({name})"),
             };
             let mut fields: Fields =
@@ -427,7 +433,7 @@ impl Bench {
                 assert!((now_ms() - since).abs() < 20_000, "{text}");
                 info.to_owned()
             }
-            "terms" | "crashes" | "quarantine" => {
+            "terms" | "crashes" | "quarantine" | "watch" => {
                 let times = numbers(value).into_iter().filter(|number| is_time(*number));
                 let text = times.fold(text.clone(), |text, time| text.replace(&time.to_string(), "T"));
                 self.plain(&text)

@@ -150,6 +150,7 @@ async fn what_moves_is_handed_out_at_the_workers_rate_and_an_add_is_not_held_bac
     add_many(&bench, "a", 50).await;
     bench.joined_on(Terms { takeover_rate: Some(50), ..TERMS }).await;
     bench.end_lock(members[0].worker);
+    let reaped_at = std::time::Instant::now();
     assert_eq!(bench.reap(members[0].worker).await.unwrap().0, reaped(50, 0));
     // A tenth of a second's worth at once, and one that is under way.
     let held = |bench: &mut Bench| bench.command(&["ZSCORE", "@load", "2"]).int();
@@ -157,7 +158,8 @@ async fn what_moves_is_handed_out_at_the_workers_rate_and_an_add_is_not_held_bac
     assert!((6..=9).contains(&at_once), "{at_once}");
     assert_eq!(bench.command(&["ZCARD", "@pending"]).int(), 50 - at_once);
     let placed = bench.store.place().await.unwrap();
-    assert!(placed.placed <= 2, "{placed:?}");
+    let most = 2.0 + reaped_at.elapsed().as_secs_f64() * 50.0;
+    assert!(placed.placed as f64 <= most, "{placed:?}, at most {most}");
     assert!(placed.waiting > 0 && placed.pause > Duration::ZERO, "{placed:?}");
     assert!(placed.pause <= Duration::from_millis(20), "one job takes 20 ms: {placed:?}");
     assert_eq!(bench.add("new", "").await.0, AddCode::Assigned);

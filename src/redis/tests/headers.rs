@@ -22,9 +22,9 @@ const LIBRARIES: [&str; 10] = [
 ];
 
 /// Commands that only read; any other needs a script that may write.
-const READS: [&str; 15] = [
-    "EXISTS", "GET", "HEXISTS", "HGET", "HLEN", "HMGET", "HSCAN", "TIME", "XRANGE", "ZCARD", "ZCOUNT",
-    "ZRANGE", "ZRANK", "ZSCORE", "PTTL",
+const READS: [&str; 16] = [
+    "EXISTS", "GET", "HEXISTS", "HGET", "HLEN", "HMGET", "HSCAN", "TIME", "TYPE", "XRANGE", "ZCARD",
+    "ZCOUNT", "ZRANGE", "ZRANK", "ZSCORE", "PTTL",
 ];
 
 #[derive(Default)]

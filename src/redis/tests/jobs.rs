@@ -286,20 +286,21 @@ async fn what_comes_too_late_is_not_done() {
     assert!(matches!(bench.delete("a", Some(Revision(1))).await, DeleteCode::Releasing { .. }));
 }
 
-// The server's clock as the store believes it to be is never behind, and not far ahead of, what it is.
+// The server's clock as the store believes it to be is never ahead of, and not far behind, what it is: or what was given
+// up on would be carried out later.
 #[tokio::test]
 async fn the_servers_clock_is_known_from_open() {
     let mut bench = Bench::new().await;
     for _ in 0..20 {
+        let believed = bench.store.server_time(Instant::now());
         let Some((seconds, micros)) =
             bench.command(&["TIME"]).list().split_first().map(|(s, m)| (s.int(), m[0].int()))
         else {
             panic!("a time")
         };
         let server = u64::try_from(seconds * 1_000_000 + micros).unwrap();
-        let believed = bench.store.server_time(Instant::now());
-        assert!(believed >= server, "{believed} {server}");
-        assert!(believed < server + 5_000_000, "{believed} {server}");
+        assert!(believed <= server, "{believed} {server}");
+        assert!(believed + 5_000_000 > server, "{believed} {server}");
     }
 }
 

@@ -491,15 +491,15 @@ impl Game<'_> {
             );
         }
         // Promise: room is never left beside a waiting job, but by a step after which its caller has it placed.
-        let has_room = |player: &&Player| {
+        let is_free = |player: &Player| {
             let room = player.terms.capacity.is_none_or(|capacity| player.held.len() < capacity as usize);
-            player.takes && room
+            player.takes && room && player.terms.takeover_rate.is_none()
         };
-        let mut free = self.players.iter().filter(has_room).peekable();
-        let idle = !pending.is_empty() && free.peek().is_some();
-        let at_once = free.any(|player| player.terms.takeover_rate.is_none());
-        must!(!idle || !at_once || self.idle || may_idle, "a job waits beside room: {records:?}");
-        self.idle = idle;
+        let beside = !pending.is_empty() && self.players.iter().any(is_free);
+        must!(!beside || self.idle || may_idle, "a job waits beside room: {records:?}");
+        // The room of one that is dead and not reaped counts as well: it is had for asking, as far as the server knows.
+        let room = load.values().any(|score| score.parse::<f64>().is_ok_and(|score| score < FULL));
+        self.idle = !pending.is_empty() && room;
         let given: BTreeSet<_> = terms.keys().filter(|field| field.parse::<u64>().is_ok()).collect();
         must!(given == load.keys().collect(), "terms of {given:?}, load {load:?}");
         for (field, value) in &terms {

@@ -91,6 +91,7 @@ fn the_examples_of_protocol_md_decode_as_it_says() {
             Some("inbox") => format!("{:?}", frame::frame(&bytes).expect(title)),
             Some("control") => format!("{:?}", frame::control(&bytes).expect(title)),
             Some("released") => format!("{:?}", frame::released(&bytes).expect(title)),
+            Some("changes") => format!("{:?}", frame::batch(&bytes).expect(title)),
             _ => panic!("{title}"),
         };
         for line in rest.lines().filter_map(|line| line.split_once("  ")).map(|(_, says)| says.trim()) {
@@ -102,5 +103,5 @@ fn the_examples_of_protocol_md_decode_as_it_says() {
         }
         seen.insert(title.to_owned());
     }
-    assert!(seen.len() >= 7, "{seen:?}");
+    assert!(seen.len() >= 8, "{seen:?}");
 }

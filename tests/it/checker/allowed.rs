@@ -132,6 +132,24 @@ fn jobs_of_a_cluster_that_was_wiped_do_not_count() {
     assert_eq!(only(&history(&lines.replace("back false", "back true"))).0, Kind::TwoHolders);
 }
 
+// The epoch decides, and both have to hear of it.
+#[test]
+fn a_server_that_lost_the_last_writes_may_give_a_job_to_another() {
+    let lines = format!(
+        "{TWO}1000 server away killed
+        1500 server back-older 900000
+        2000 w1.0 add 2 a 200 o1
+        3100 w0.0 told 1 a 100
+        3100 w0.0 delete 1 a 100 Removed
+        4000 w0.0 drop 1 a 100"
+    );
+    clean(&lines);
+    assert_eq!(only(&history(&lines.replace("add 2 a 200", "add 2 a 99"))).0, Kind::EpochBack);
+    assert_eq!(only(&history(&lines.replace("back-older 900000", "back true"))).0, Kind::TwoHolders);
+    let deaf = lines.replace("3100", "9100").replace("4000", "9200");
+    assert_eq!(only(&history(&deaf)).0, Kind::TwoHolders);
+}
+
 #[test]
 fn what_nobody_can_know_is_not_asked_for() {
     let end = "9000 soak heal\n9010 m0.0 cluster 0 0 0\n9020 soak final";
@@ -145,6 +163,10 @@ fn what_nobody_can_know_is_not_asked_for() {
     clean(&format!("{added}20 w0.0 ask x1 delete-own a -\n{end}"));
     // A wipe.
     clean(&format!("{added}20 server away killed\n30 server back false\n{end}"));
+    // The last writes were lost; what was written before them was not.
+    clean(&format!("{added}20 server away killed\n30 server back-older 11000\n{end}"));
+    let before = format!("{added}20 server away killed\n30 server back-older 13000\n{end}");
+    assert!(super::check(&history(&before)).iter().any(|violation| violation.kind == Kind::JobLost));
     // A refusal is no maybe.
     clean(&format!("0 w0.0 JOINED 1\n10 m0.0 ask o1 add a o1\n12 m0.0 refused o1 OutOfMemory\n{end}"));
     let refused = format!("{added}20 m0.0 ask o2 delete a -\n22 m0.0 refused o2 Connection\n{end}");

@@ -20,6 +20,10 @@ enum Mode {
     DelaySome(Duration, bool),
     /// Connections are taken, and all bytes are swallowed.
     BlackHole,
+    /// The same, for every other connection.
+    SwallowSome(bool),
+    /// What the server says is swallowed; what it is asked goes through.
+    SwallowAnswers,
     /// Connections are closed, the new ones too.
     Cut,
     /// The proxy was dropped.
@@ -42,8 +46,8 @@ struct Shared {
 struct Link {
     client: TcpStream,
     server: TcpStream,
-    /// Bytes of it were swallowed: nothing may pass any more.
-    lost: AtomicBool,
+    /// Bytes of it were swallowed, to the server and from it: nothing may pass that way any more.
+    lost: [AtomicBool; 2],
     odd: bool,
 }
 
@@ -72,7 +76,7 @@ impl Proxy {
     /// All is well again. What was swallowed is not made up for: those connections are closed.
     pub(crate) fn pass(&self) {
         self.shared.set(Mode::Pass);
-        self.shared.close(|link| link.lost.load(Ordering::SeqCst));
+        self.shared.close(|link| link.lost.iter().any(|lost| lost.load(Ordering::SeqCst)));
     }
 
     /// Holds back every piece in both directions.
@@ -88,6 +92,17 @@ impl Proxy {
     /// Takes connections and bytes, and nothing comes of them.
     pub(crate) fn black_hole(&self) {
         self.shared.set(Mode::BlackHole);
+    }
+
+    /// The same for every other connection: a client's commands go through, and its subscription is dead without a
+    /// word, or the other way round.
+    pub(crate) fn black_hole_every_other(&self, odd: bool) {
+        self.shared.set(Mode::SwallowSome(odd));
+    }
+
+    /// Everything that is asked is done, and nobody hears of it.
+    pub(crate) fn swallow_answers(&self) {
+        self.shared.set(Mode::SwallowAnswers);
     }
 
     /// Closes every connection, and each new one at once, until `pass`.
@@ -135,14 +150,19 @@ impl Shared {
             match self.mode() {
                 Mode::Over => return,
                 Mode::Cut => continue,
-                Mode::Pass | Mode::Delay(_) | Mode::DelaySome(..) | Mode::BlackHole => {}
+                Mode::Pass
+                | Mode::Delay(_)
+                | Mode::DelaySome(..)
+                | Mode::BlackHole
+                | Mode::SwallowSome(_)
+                | Mode::SwallowAnswers => {}
             }
             // Without a server the client's connection is closed, as the server's own port would.
             let address = *self.server.lock().expect("no panic with it");
             let Ok(server) = TcpStream::connect(address) else { continue };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
             let odd = self.made.fetch_add(1, Ordering::SeqCst) % 2 == 1;
-            let link = Arc::new(Link { client, server, lost: AtomicBool::new(false), odd });
+            let link = Arc::new(Link { client, server, lost: Default::default(), odd });
             {
                 let mut links = self.links.lock().expect("no panic with it");
                 links.retain(|link| link.strong_count() > 0);
@@ -153,24 +173,36 @@ impl Shared {
                 link.close();
             }
             let (shared, other) = (self.clone(), link.clone());
-            std::thread::spawn(move || shared.pump(&other, &other.client, &other.server));
+            std::thread::spawn(move || shared.pump(&other, &other.client, &other.server, false));
             let shared = self.clone();
-            std::thread::spawn(move || shared.pump(&link, &link.server, &link.client));
+            std::thread::spawn(move || shared.pump(&link, &link.server, &link.client, true));
         }
     }
 
     /// Carries bytes one way until the connection ends; then ends both.
-    fn pump(&self, link: &Link, mut from: &TcpStream, mut to: &TcpStream) {
+    fn pump(&self, link: &Link, mut from: &TcpStream, mut to: &TcpStream, answers: bool) {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            match self.mode() {
+            let swallow = match self.mode() {
                 Mode::Cut | Mode::Over => break,
-                Mode::BlackHole => link.lost.store(true, Ordering::SeqCst),
-                Mode::Delay(delay) => std::thread::sleep(delay),
-                Mode::DelaySome(delay, odd) if odd == link.odd => std::thread::sleep(delay),
-                Mode::Pass | Mode::DelaySome(..) => {}
+                Mode::BlackHole => true,
+                Mode::SwallowSome(odd) => odd == link.odd,
+                Mode::SwallowAnswers => answers,
+                Mode::Delay(delay) => {
+                    std::thread::sleep(delay);
+                    false
+                }
+                Mode::DelaySome(delay, odd) if odd == link.odd => {
+                    std::thread::sleep(delay);
+                    false
+                }
+                Mode::Pass | Mode::DelaySome(..) => false,
+            };
+            let lost = &link.lost[usize::from(answers)];
+            if swallow {
+                lost.store(true, Ordering::SeqCst);
             }
-            if !link.lost.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
+            if !lost.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
                 break;
             }
         }

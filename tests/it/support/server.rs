@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// How long a server may take to come up or to answer. It takes milliseconds; machines are shared.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct RedisServer {
     dir: TempDir,
@@ -137,6 +137,23 @@ impl RedisServer {
     pub fn forget(&self) {
         let _ = std::fs::remove_dir_all(self.dir.path().join("appendonlydir"));
         let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
+    }
+
+    /// Keeps a copy of what is on disk now.
+    pub fn keep_copy(&self) {
+        let (from, to) = (self.dir.path().join("appendonlydir"), self.dir.path().join("copy"));
+        let _ = std::fs::remove_dir_all(&to);
+        std::fs::create_dir(&to).expect("a directory");
+        for file in std::fs::read_dir(&from).expect("an append-only file").map_while(Result::ok) {
+            std::fs::copy(file.path(), to.join(file.file_name())).expect("it is copied");
+        }
+    }
+
+    /// Makes the copy what is on disk, after `kill`: what was written since is lost.
+    pub fn restore_copy(&self) {
+        self.forget();
+        std::fs::rename(self.dir.path().join("copy"), self.dir.path().join("appendonlydir"))
+            .expect("a copy was kept");
     }
 
     /// Stops the process: connections stay, nothing is answered.

@@ -13,8 +13,13 @@ pub(super) const NOISE: Us = 30 * MS;
 /// A process that goes on after it stood still has told its consumers by then.
 pub(super) const WAKE: Us = 250 * MS;
 
-/// After a disturbance of the network or the server a process is connected again by then.
+/// After a disturbance of the network or the server a process is connected again by then, however long it was.
 pub(super) const RECOVER: Us = 3_500 * MS;
+
+/// The same for a disturbance of that length: the pauses between two tries grow with it.
+pub(super) fn recover(from: Us, to: Us) -> Us {
+    RECOVER.min(1_200 * MS + to.saturating_sub(from))
+}
 
 /// Later than everything.
 pub(super) const NEVER: Us = Us::MAX / 4;
@@ -53,7 +58,8 @@ pub(super) struct Hold<'a> {
     pub(super) from: Us,
     /// The lines with the later epochs of the same assignment.
     pub(super) epochs: Vec<(usize, u64)>,
-    pub(super) payload: &'a str,
+    /// What the consumer has got as its payload, each with its line.
+    pub(super) payloads: Vec<(usize, &'a str)>,
     pub(super) told: Option<usize>,
     pub(super) delete: Option<usize>,
     pub(super) reason: Option<&'a str>,
@@ -101,6 +107,8 @@ pub(super) struct Away {
     pub(super) from: Us,
     pub(super) to: Us,
     pub(super) wiped: bool,
+    /// What was written since then may be lost.
+    pub(super) lost_since: Option<Us>,
     pub(super) lines: (usize, Option<usize>),
 }
 
@@ -179,6 +187,8 @@ impl<'a> Book<'a> {
             What::Stalled { since } => {
                 process.still.push(Still { from: *since, to: at, surely: (at, at), lines: (line, None) });
             }
+            // One kind may follow on the other.
+            What::Net { .. } if process.net.last().is_some_and(|(_, to)| *to == NEVER) => {}
             What::Net { .. } => process.net.push((at, NEVER)),
             What::NetEnd {} => {
                 if let Some(net) = process.net.last_mut() {
@@ -193,11 +203,22 @@ impl<'a> Book<'a> {
     fn server(&mut self, line: usize, entry: &Entry) {
         match &entry.what {
             What::Away { .. } => {
-                self.away.push(Away { from: entry.at, to: NEVER, wiped: false, lines: (line, None) });
+                self.away.push(Away {
+                    from: entry.at,
+                    to: NEVER,
+                    wiped: false,
+                    lost_since: None,
+                    lines: (line, None),
+                });
             }
             What::Back { kept } => {
                 if let Some(away) = self.away.last_mut() {
                     (away.to, away.wiped, away.lines.1) = (entry.at, !kept, Some(line));
+                }
+            }
+            What::BackOlder { since } => {
+                if let Some(away) = self.away.last_mut() {
+                    (away.to, away.lost_since, away.lines.1) = (entry.at, Some(*since), Some(line));
                 }
             }
             _ => {}
@@ -255,7 +276,7 @@ impl<'a> Book<'a> {
                     add: line,
                     from: at,
                     epochs: Vec::new(),
-                    payload,
+                    payloads: vec![(line, payload)],
                     told: None,
                     delete: None,
                     reason: None,
@@ -268,7 +289,7 @@ impl<'a> Book<'a> {
                 if let Some(hold) = desk.latest.get(&(life, job.as_str())) {
                     let hold = &mut self.holds[*hold];
                     hold.epochs.push((line, *epoch));
-                    hold.payload = payload;
+                    hold.payloads.push((line, payload));
                 }
             }
             What::Delete { job, epoch, reason, .. } => {
@@ -282,9 +303,12 @@ impl<'a> Book<'a> {
                 }
             }
             What::Error { kind, job: Some(job), .. } if kind == "ReleaseTimeout" => {
-                // Of the holds of that job the oldest that is not dropped and not said.
+                // Of the holds of that job the oldest that was out for so long, and of which it was not said yet.
+                let (entries, release) = (self.entries, self.lives[life].release);
                 let found = self.holds.iter_mut().find(|hold| {
-                    hold.life == life && hold.job == job && hold.said.is_none() && hold.end > at
+                    let told = hold.told.into_iter().chain(hold.delete).map(|line| entries[line].at).min();
+                    let out = told.is_some_and(|told| hold.end.min(at) + NOISE >= told + release);
+                    hold.life == life && hold.job == job && hold.said.is_none() && out
                 });
                 if let Some(hold) = found {
                     hold.said = Some(line);
@@ -324,119 +348,14 @@ impl<'a> Book<'a> {
         self.entries[line].at
     }
 
+    /// What the consumer has as the job's payload at that time.
+    pub(super) fn payload_at<'b>(&self, hold: &'b Hold<'a>, at: Us) -> (usize, &'b str) {
+        let seen = hold.payloads.iter().rev().find(|(line, _)| self.at(*line) <= at);
+        *seen.unwrap_or(&hold.payloads[0])
+    }
+
     pub(super) fn life(&self, hold: &Hold<'_>) -> &Life<'a> {
         &self.lives[hold.life]
-    }
-
-    /// When the holder knew that it has to stop.
-    pub(super) fn told_at(&self, hold: &Hold<'_>) -> Option<Us> {
-        hold.told.into_iter().chain(hold.delete).map(|line| self.at(line)).min()
-    }
-
-    /// The earliest that something may have happened which a process noted at `at`: it may have stood still between.
-    fn earliest(&self, who: &str, busy: &[(Us, Us)], at: Us) -> Us {
-        let still = self.processes.get(who).map_or(&[][..], |process| &process.still);
-        let windows = || still.iter().map(|still| (still.from, still.to)).chain(busy.iter().copied());
-        let mut earliest = at.saturating_sub(NOISE);
-        // One such time may follow the other before anything is noted.
-        while let Some((from, _)) =
-            windows().find(|(from, to)| *from < earliest && earliest <= to.saturating_add(WAKE))
-        {
-            earliest = from;
-        }
-        earliest
-    }
-
-    /// Until when a hold counts, however long the handler goes on: see the table in `checker`.
-    pub(super) fn counts_until(&self, hold: &Hold<'_>) -> Us {
-        let life = self.life(hold);
-        let mut until = hold.end;
-        if let Some(told) = self.told_at(hold) {
-            let earliest = self.earliest(life.who, &[], told);
-            let gone = life.gone.map(|line| self.at(line));
-            let allowed = match (hold.reason, gone) {
-                (Some(reason), None) if !is_fence(reason) => life.release,
-                // The lock may have ended without a word to a consumer that is gone.
-                (Some(reason), Some(gone)) if !is_fence(reason) => {
-                    life.release.min(gone.saturating_sub(earliest) + life.margin)
-                }
-                _ => life.margin,
-            };
-            until = until.min(earliest + allowed);
-        } else if let Some((killed, _)) = self.processes.get(life.who).and_then(|process| process.killed) {
-            // It was killed while it stood still: nobody told it, nobody could.
-            let earliest = self.earliest(life.who, &[], killed);
-            if earliest < killed.saturating_sub(NOISE) {
-                until = until.min(earliest + life.margin);
-            }
-        }
-        if let Some(lost) = self.lost(life) {
-            until = until.min(lost + life.margin);
-        }
-        if let Some((wiped, _)) = self.wipe_of(hold) {
-            until = until.min(wiped.from);
-        }
-        until
-    }
-
-    /// The earliest that the worker may have given up because of its lock.
-    fn lost(&self, life: &Life<'_>) -> Option<Us> {
-        if let Some(fenced) = life.fenced {
-            return Some(self.earliest(life.who, &life.busy, self.at(fenced)));
-        }
-        // Its consumer was gone, or dead, before it could see that: it may have been in any trouble that it saw nothing
-        // new after.
-        let process = self.processes.get(life.who)?;
-        let gone = life.gone.map(|line| self.at(line));
-        let end = gone
-            .into_iter()
-            .chain(process.killed.map(|(at, _)| at))
-            .min()
-            .filter(|_| life.close.is_none())?;
-        let speaks =
-            |line: &&usize| matches!(self.entries[**line].what, What::Add { .. } | What::Update { .. });
-        let last = life.events.iter().rev().find(speaks).map_or(0, |line| self.at(*line));
-        let still = process.still.iter().map(|still| (still.from, still.to));
-        let away = self.away.iter().map(|away| (away.from, away.to));
-        let trouble = still.chain(process.net.iter().copied()).chain(away);
-        let trouble = trouble.filter(|(from, to)| to - from > life.margin && *to > last && *from < end);
-        trouble.map(|(from, _)| from).min()
-    }
-
-    /// The wipe of the cluster that the holder is a member of, and when it was over.
-    pub(super) fn wipe_of(&self, hold: &Hold<'_>) -> Option<(Away, Us)> {
-        let joined = self.at(self.life(hold).joined);
-        let wipe = self.away.iter().find(|away| away.wiped && away.from > joined)?;
-        Some((*wipe, wipe.to))
-    }
-
-    /// When a hold counts: parts of the time from its `Add` on.
-    pub(super) fn counts(&self, hold: &Hold<'_>) -> Vec<(Us, Us)> {
-        let until = self.counts_until(hold);
-        let mut parts = vec![(hold.from, until)];
-        for (from, to) in self.excuses(self.life(hold)) {
-            parts = parts
-                .into_iter()
-                .flat_map(|(start, end)| [(start, end.min(from)), (start.max(to), end)])
-                .filter(|(start, end)| start < end)
-                .collect();
-        }
-        parts.retain(|(start, end)| start < end);
-        parts
-    }
-
-    /// When a lenient worker may be wrong: it was cut off for longer than its lock is sure to last.
-    pub(super) fn excuses(&self, life: &Life<'_>) -> Vec<(Us, Us)> {
-        if !life.lenient {
-            return Vec::new();
-        }
-        let process = self.processes.get(life.who);
-        let still =
-            process.iter().flat_map(|process| process.still.iter().map(|still| (still.from, still.to)));
-        let net = process.iter().flat_map(|process| process.net.iter().copied());
-        let away = self.away.iter().map(|away| (away.from, away.to));
-        let windows = still.chain(net).chain(away).filter(|(from, to)| to - from > life.ttl / 2);
-        windows.map(|(from, to)| (from + life.ttl / 2, to.saturating_add(RECOVER))).collect()
     }
 }
 

@@ -49,15 +49,15 @@ pub(super) fn check(book: &Book<'_>, at: Us) -> Vec<Violation> {
                             book.life(hold).worker
                         ));
                     } else if let Some(set) = book.operations.payload(job)
-                        && set.payload.is_some_and(|payload| payload != hold.payload)
+                        && let (seen, has) = book.payload_at(hold, at)
+                        && set.payload.is_some_and(|payload| payload != has)
                     {
                         let text = format!(
                             "{job}: worker {} has the payload {}, the last was {}",
                             book.life(hold).worker,
-                            hold.payload,
+                            has,
                             set.payload.unwrap_or_default()
                         );
-                        let seen = hold.epochs.last().map_or(hold.add, |(line, _)| *line);
                         let lines = [Some(set.ask), set.answer, Some(seen)];
                         found.push(Violation::new(Kind::StalePayload, text, lines));
                     }
@@ -68,7 +68,7 @@ pub(super) fn check(book: &Book<'_>, at: Us) -> Vec<Violation> {
                     found.push(Violation::new(Kind::TwoHolders, text, lines));
                 }
             }
-        } else if let Some(gone) = book.operations.is_gone(job, at) {
+        } else if let Some(gone) = book.operations.is_gone(job, at).filter(|_| book.operations.knows(job)) {
             if has.is_some() || !held.is_empty() {
                 let text = format!(
                     "{job} was deleted; the cluster has it: {}; owners: {}",
@@ -87,7 +87,7 @@ pub(super) fn check(book: &Book<'_>, at: Us) -> Vec<Violation> {
             found.push(Violation::new(Kind::JobLost, text, [Some(has), Some(said.line)]));
         } else if let (Some(hold), Some(has)) = (held.first(), has)
             && book.operations.on(job).all(|op| op.payload.is_none())
-            && !book.operations.unknown.contains(hold.payload)
+            && !hold.payloads.iter().any(|(_, payload)| book.operations.unknown.contains(payload))
         {
             let text = format!("nobody ever added {job}");
             found.push(Violation::new(Kind::JobNotGone, text, [Some(hold.add), Some(has)]));

@@ -196,6 +196,8 @@ lines! {
     "away" => Away { why: String };
     /// It is back, with its data or without.
     "back" => Back { kept: bool };
+    /// It is back without what was written since then, or with a part of it.
+    "back-older" => BackOlder { since: Us };
     /// Something that gives nobody an excuse.
     "fault" => Fault { name: String };
     "fault-end" => FaultEnd { name: String };

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::book::{Book, Hold, Life, MS, NEVER, NOISE, RECOVER, is_fence};
+use super::book::{Book, Hold, Life, MS, NEVER, NOISE, RECOVER, is_fence, recover};
 use super::history::{Us, What};
-use super::operations::Effect;
+use super::operations::{Effect, Operation};
 use super::{Kind, Violation};
 
 /// On top of a lock's life: how much later a takeover may be that nothing disturbs. A heartbeat and a second.
@@ -36,6 +36,8 @@ pub(super) fn check(book: &Book<'_>) -> Vec<Violation> {
     for hold in &book.holds {
         after_a_hold(book, &disturbances, horizon, hold, &mut found);
         deleted(book, horizon, hold, &mut found);
+        updated(book, horizon, hold, &mut found);
+        revived(book, hold, &mut found);
         wiped(book, horizon, hold, &mut found);
     }
     for job in book.operations.jobs() {
@@ -46,15 +48,19 @@ pub(super) fn check(book: &Book<'_>) -> Vec<Violation> {
 
 /// Everything that can keep a job from being taken over, in order.
 fn disturbances(book: &Book<'_>) -> Vec<Disturbance> {
-    let mut all: Vec<Disturbance> =
-        book.away.iter().map(|away| Disturbance::new(away.from, away.to + RECOVER)).collect();
+    let mut all: Vec<Disturbance> = book
+        .away
+        .iter()
+        .map(|away| Disturbance::new(away.from, away.to + recover(away.from, away.to)))
+        .collect();
     // Of each process, for how long a lock lives, and then its jobs are kept for its name.
     let mut terms: HashMap<&str, (Us, Us)> = HashMap::new();
     for life in &book.lives {
         let (ttl, grace) = terms.entry(life.who).or_default();
         (*ttl, *grace) = (life.ttl.max(*ttl), life.grace.max(*grace));
         all.extend(life.busy.iter().map(|(from, to)| Disturbance::new(*from, *to)));
-        if let Some(close) = life.close {
+        // What it was given before it went, it has given back; if its lock is lost, that lives on for a while.
+        if let Some(close) = life.fenced {
             let (at, lasts) = (book.at(close), life.ttl + life.grace);
             all.push(Disturbance { from: at, to: at, grace: life.grace, lasts });
         }
@@ -64,7 +70,7 @@ fn disturbances(book: &Book<'_>) -> Vec<Disturbance> {
         all.extend(process.killed.map(|(at, _)| Disturbance { from: at, to: at, grace, lasts: ttl + grace }));
         let long = process.still.iter().filter(|still| still.to - still.from >= LONG);
         let long = long.map(|still| (still.from, still.to));
-        let net = process.net.iter().map(|(from, to)| (*from, to + RECOVER));
+        let net = process.net.iter().map(|(from, to)| (*from, to + recover(*from, *to)));
         all.extend(long.chain(net).map(|(from, to)| Disturbance { from, to, grace, lasts: 0 }));
     }
     all.sort_unstable_by_key(|disturbance| disturbance.from);
@@ -207,6 +213,50 @@ fn deleted(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violat
     found.push(Violation::new(Kind::DeleteNotDelivered, text, lines));
 }
 
+/// The holder of a job that was given another payload gets it.
+fn updated(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violation>) {
+    let life = book.life(hold);
+    let ends = book.told_at(hold).unwrap_or(NEVER).min(hold.end).min(horizon);
+    let updates = book
+        .operations
+        .on(hold.job)
+        .filter(|op| op.certain && op.effect == Effect::Changed && op.from > hold.from && op.to < ends);
+    for update in updates {
+        let mut own = own_disturbances(book, life);
+        own.extend(life.busy.iter().map(|(from, to)| Disturbance::new(*from, *to)));
+        own.sort_unstable_by_key(|disturbance| disturbance.from);
+        let deadline = deadline(&own, update.to, life.ttl / 3 + SLACK);
+        // Nothing else may have come in between, and nothing that could have moved the job.
+        let alone = |op: &Operation<'_>| {
+            op.ask == update.ask
+                || op.to < update.from
+                || op.from > deadline
+                || op.effect == Effect::There { new: false } && op.certain
+        };
+        let (seen, has) = book.payload_at(hold, deadline);
+        if deadline >= ends || update.payload == Some(has) || !book.operations.on(hold.job).all(alone) {
+            continue;
+        }
+        let text = format!(
+            "{}: worker {} has not got the payload {} {} ms after it was stored",
+            hold.job,
+            life.worker,
+            update.payload.unwrap_or_default(),
+            (deadline - update.to) / MS
+        );
+        let lines = [Some(seen), Some(update.ask), update.answer];
+        found.push(Violation::new(Kind::StalePayload, text, lines));
+    }
+}
+
+/// A job that is gone, and was let go of, is given to nobody.
+fn revived(book: &Book<'_>, hold: &Hold<'_>, found: &mut Vec<Violation>) {
+    let Some(gone) = book.operations.is_gone(hold.job, hold.from).filter(|gone| gone.over) else { return };
+    let Some(answer) = gone.answer.filter(|_| !book.is_excused(hold)) else { return };
+    let text = format!("{}: worker {} gets it, and it is gone", hold.job, book.life(hold).worker);
+    found.push(Violation::new(Kind::Revived, text, [Some(gone.ask), Some(answer), Some(hold.add)]));
+}
+
 /// Who holds a job of a cluster that was wiped gives it up.
 fn wiped(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violation>) {
     let life = book.life(hold);
@@ -232,7 +282,9 @@ fn wiped(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violatio
 fn own_disturbances(book: &Book<'_>, life: &Life<'_>) -> Vec<Disturbance> {
     let process = book.processes.get(life.who);
     let still = process.iter().flat_map(|process| process.still.iter().map(|still| (still.from, still.to)));
-    let net = process.iter().flat_map(|process| process.net.iter().map(|(from, to)| (*from, to + RECOVER)));
-    let away = book.away.iter().map(|away| (away.from, away.to + RECOVER));
+    let net = process
+        .iter()
+        .flat_map(|process| process.net.iter().map(|(from, to)| (*from, to + recover(*from, *to))));
+    let away = book.away.iter().map(|away| (away.from, away.to + recover(away.from, away.to)));
     still.chain(net).chain(away).map(|(from, to)| Disturbance::new(from, to)).collect()
 }

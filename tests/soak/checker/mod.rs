@@ -17,11 +17,13 @@
 //! | a handler holds on after its worker lost the lock | from the fence margin after it was told |
 //! | a handler holds on after another `Delete` | from the release timeout after it was told; its stream has to say so |
 //! | a lenient worker that was cut off holds on | from half a lock's life after that began until it can hear, and then `RECOVER` |
+//! | the server has lost what was written last, and may not know of a hold | from when it was away until it is back and the holder can hear, and then `recover`; if it is told then, to the end |
 //! | who held jobs of a cluster that was wiped | from the wipe until a lock's life after it, and then `RECOVER` |
 //!
 //! Whatever happens, of two holders the later one has the larger epoch.
 
 mod book;
+mod claims;
 mod ending;
 mod history;
 mod late;
@@ -55,13 +57,15 @@ pub(crate) enum Kind {
     DeleteNotDelivered,
     /// A deletion that was waited for was answered while the job was still held.
     HeldAfterWait,
+    /// A job that was gone was given to somebody.
+    Revived,
     /// A job of a cluster that was wiped was still held after the bound.
     HeldAfterWipe,
     /// In the end: a job that must be there is not, or nobody holds it.
     JobLost,
     /// In the end: a job that was deleted is still there, or still held.
     JobNotGone,
-    /// In the end: the holder has another payload than the last.
+    /// The holder has another payload than the last, after the bound or in the end.
     StalePayload,
     /// In the end: jobs wait although there is room.
     Waiting,
@@ -81,6 +85,7 @@ impl fmt::Display for Kind {
             Self::LateTakeover => "a takeover later than its bound",
             Self::DeleteNotDelivered => "a delete never delivered",
             Self::HeldAfterWait => "a deletion that was waited for, and not over",
+            Self::Revived => "an Add of a job that is gone",
             Self::HeldAfterWipe => "held although its cluster is gone",
             Self::JobLost => "a job lost",
             Self::JobNotGone => "a deleted job that is not gone",

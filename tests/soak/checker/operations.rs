@@ -36,6 +36,8 @@ pub(super) struct Operation<'a> {
     pub(super) answer: Option<usize>,
     /// The answer was to wait for the end of the job's assignment too.
     pub(super) waited: bool,
+    /// The answer says that nobody holds the job any more.
+    pub(super) over: bool,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +80,7 @@ impl<'a> Operations<'a> {
                 ask: line,
                 answer,
                 waited: call == "wait",
+                over: false,
             };
             match answer.map(|answer| &entries[answer].what) {
                 Some(What::Refused { .. }) => {}
@@ -92,7 +95,9 @@ impl<'a> Operations<'a> {
                             ("delete-own", _) => Effect::Gone { own: true },
                             _ => Effect::Gone { own: false },
                         };
-                        all.by_job.entry(job).or_default().push(operation(effect, true, to));
+                        let over = call == "wait" || matches!(code.as_str(), "gone" | "unknown");
+                        let operation = Operation { over, ..operation(effect, true, to) };
+                        all.by_job.entry(job).or_default().push(operation);
                     }
                 }
                 _ => {
@@ -121,8 +126,18 @@ impl<'a> Operations<'a> {
             ask: away.lines.0,
             answer: away.lines.1,
             waited: false,
+            over: false,
         });
         all.wipes = wipes.collect();
+        for away in &book.away {
+            let Some(since) = away.lost_since else { continue };
+            for operation in all.by_job.values_mut().flatten() {
+                // It was done, and that may be lost.
+                if operation.from <= away.to && operation.to >= since {
+                    (operation.certain, operation.to) = (false, operation.to.max(away.to));
+                }
+            }
+        }
         all
     }
 
@@ -133,6 +148,11 @@ impl<'a> Operations<'a> {
 
     pub(super) fn jobs(&self) -> impl Iterator<Item = &'a str> {
         self.by_job.keys().copied()
+    }
+
+    /// Whether anybody did anything with it by its id.
+    pub(super) fn knows(&self, job: &str) -> bool {
+        self.by_job.contains_key(job)
     }
 
     /// What shows that a job was there from `from` to `until`, if it surely was.

@@ -62,15 +62,7 @@ fn killed(book: &Book<'_>, hold: &Hold<'_>) -> Option<usize> {
 
 fn epochs(book: &Book<'_>, job: &str, earlier: &Hold<'_>, later: &Hold<'_>, found: &mut Vec<Violation>) {
     // A worker that does not know yet that it is wrong: the epoch is how others know.
-    let excused = |hold: &Hold<'_>| {
-        let lenient =
-            book.excuses(book.life(hold)).iter().any(|(from, to)| (*from..*to).contains(&hold.from));
-        let wiped = book.wipe_of(hold).is_some_and(|(wipe, to)| {
-            (wipe.from..to.saturating_add(book.life(hold).ttl + RECOVER)).contains(&hold.from)
-        });
-        lenient || wiped
-    };
-    if excused(later) {
+    if book.is_excused(later) {
         return;
     }
     let highest =

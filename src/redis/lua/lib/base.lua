@@ -15,10 +15,10 @@ local function int(n)
   return string.format('%.0f', n)
 end
 
--- A number as it is stored, where anybody may have written: what is none counts as 0.
+-- A whole number as it is stored, where anybody may have written: what is none counts as 0.
 local function number_of(text)
   local number = tonumber(text or '0')
-  return number and math.abs(number) < 9007199254740992 and number or 0 -- 2^53; not a number is not less either
+  return number and number >= 0 and number < 9007199254740992 and math.floor(number) or 0 -- 2^53; NaN is not less
 end
 
 local time = redis.call('TIME')

@@ -23,11 +23,11 @@ end
 -- Tells of what has changed, and writes down what tick() and send() have used. The last thing a script does before it
 -- returns.
 local function commit()
-  publish_changes()
   for worker, rev in pairs(sent) do
     redis.call('HSET', K.inbox, worker, int(rev))
   end
   if revision then
     redis.call('SET', K.rev, int(revision))
   end
+  publish_changes() -- last: nothing of the cluster's own is to depend on it
 end
