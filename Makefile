@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench lint fmt doc package
+.PHONY: help demo test soak bench bench-quick bench-placement lint fmt doc package
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -16,9 +16,20 @@ SEED ?= 1
 soak: server ## real processes, random faults, and a checker of what was seen; another one: make soak SECONDS=600 SEED=2
 	@cargo test --quiet --test soak -- --seconds $(SECONDS) --seed $(SEED)
 
-BENCH ?= *
-bench: server ## the benchmarks, on private servers; one alone: make bench BENCH=takeover ARGS="10000 --rounds 20"
-	cargo bench --bench '$(BENCH)' -- $(ARGS)
+BENCHED = $(or $(CARGO_TARGET_DIR),target)/bench/summary.json
+
+bench: server ## every figure against its floor, on private servers (20 min); some alone: make bench ROWS="takeover pause"
+	@$(if $(ROWS),,rm -f $(BENCHED))
+	$(if $(ROWS),,cargo bench --quiet --bench client_cost)
+	cargo bench --quiet --bench bench -- $(ROWS)
+
+bench-quick: server ## the same, roughly, within a minute
+	@rm -f $(BENCHED)
+	cargo bench --quiet --bench client_cost -- --quick
+	cargo bench --quiet --bench bench -- --quick
+
+bench-placement: server ## 50,000 jobs on ten workers that come, die and leave
+	cargo bench --quiet --bench placement
 
 lint: ## formatting and clippy
 	cargo fmt --check

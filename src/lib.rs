@@ -193,7 +193,7 @@
 //! # What the server needs
 //!
 //! Redis 7.0 or Valkey 7.2, alone, behind sentinels or as a Redis Cluster, where all keys of a cluster of ours share
-//! one hash slot. `maxmemory-policy noeviction`, or locks and jobs may be evicted. Keyspace notifications (`Kgxe`),
+//! one hash slot. `maxmemory-policy noeviction`, or locks and jobs may be evicted. Keyspace notifications (`Kxe`),
 //! which are turned on when connecting if `CONFIG` is allowed and done without if not. [`Cluster::server`] tells what
 //! was found. The rights of a user are listed in `PROTOCOL.md`, which comes with the crate.
 //!
