@@ -9,6 +9,7 @@ demo: server ## a cluster that loses a worker and loses nothing, on a private se
 
 test: server ## all tests, against real servers that they start themselves
 	cargo test --all-targets
+	cargo test --test tls --features tls-rustls-ring
 	cargo test --doc
 
 SECONDS ?= 60
