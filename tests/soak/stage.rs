@@ -272,10 +272,16 @@ impl Stage {
                 std::thread::sleep(Duration::from_millis(10));
             }
             progress.show(start.elapsed(), self.operations, self.faults.values().sum());
-            if self.history.read().lists > seen {
+            let (lists, is_quiet) = {
+                let pages = self.history.read();
+                (pages.lists, pages.is_quiet)
+            };
+            if lists > seen && is_quiet {
+                // To judge a long history takes its time, and that is none of the cluster's.
+                let listed = start.elapsed();
                 let entries = self.history.sorted();
                 if checker::unsettled(&entries).is_empty() {
-                    (healed, end) = (Some(start.elapsed()), entries.last().map(|entry| entry.at));
+                    (healed, end) = (Some(listed), entries.last().map(|entry| entry.at));
                     break;
                 }
             }
