@@ -6,3 +6,5 @@ pub(crate) mod lease;
 pub(crate) mod queue;
 pub(crate) mod standby;
 pub(crate) mod view;
+#[cfg(test)]
+pub(crate) mod trail;
