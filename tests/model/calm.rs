@@ -5,7 +5,7 @@
 //! This is the liveness that is checked, in each state: not that every fair schedule heals, but that this one does, in
 //! bounded time. Two kinds of it are tried (see [`Calm`]).
 
-use crate::process::{Ask, Life, Link, Pace};
+use crate::process::{Life, Link, Pace};
 use crate::scope::{Asked, Scope};
 use crate::server::State;
 use crate::world::{Action, World, job};
@@ -13,10 +13,13 @@ use crate::world::{Action, World, job};
 /// How many heartbeats it may take.
 const LONGEST: usize = 12;
 
+/// And how many steps between two.
+const MOST_STEPS: usize = 200;
+
 /// How it goes on once nothing goes wrong any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Calm {
-    /// What is under way arrives.
+    /// What is under way arrives, frames before answers.
     Arrives,
     /// What is under way is lost, and so is every notification from now on: heartbeats alone have to do.
     Unheard,
@@ -31,7 +34,13 @@ impl World {
         self.commands.clear();
         self.lingering.clear();
         if calm == Calm::Unheard {
-            for index in 0..self.processes.len() {
+            self.forget_frames();
+        }
+    }
+
+    fn forget_frames(&mut self) {
+        for index in 0..self.processes.len() {
+            if !self.processes[index].frames.is_empty() {
                 self.process(index).frames.clear();
             }
         }
@@ -39,23 +48,20 @@ impl World {
 
     /// All that can be done now, and then a tick.
     pub(crate) fn calm_round(&mut self, scope: &Scope, calm: Calm) {
-        for _ in 0..60 {
-            let mut quiet = true;
+        let mut left = MOST_STEPS;
+        let mut quiet = false;
+        while !quiet && left > 0 {
+            quiet = true;
             for index in 0..self.processes.len() {
-                while let Some(action) = self.calm_action(index, calm) {
-                    quiet = false;
+                while let Some(action) = self.calm_action(index, calm).filter(|_| left > 0) {
+                    (quiet, left) = (false, left - 1);
                     self.act(scope, action);
                     if calm == Calm::Unheard {
-                        for index in 0..self.processes.len() {
-                            self.process(index).frames.clear();
-                        }
+                        self.forget_frames();
                     }
                 }
             }
             quiet &= !self.calm_server(scope);
-            if quiet {
-                break;
-            }
         }
         self.act(scope, Action::Tick);
     }
@@ -80,10 +86,12 @@ impl World {
                 return Some(Action::Frame(index));
             }
             if let Some(request) = process.requests.first() {
-                let answered = request.reply.is_some();
-                // A worker that leaves and gets its jobs again and again never comes to rest within a tick.
-                let _ = matches!(request.ask, Ask::Release(_));
-                return Some(if answered { Action::Answer(index, 0) } else { Action::Call(index, 0, 0) });
+                return Some(match (request.reply.is_some(), calm) {
+                    (true, _) => Action::Answer(index, 0),
+                    // What a script publishes comes before its answer.
+                    (false, Calm::Arrives) => Action::Run(index, 0, 0),
+                    (false, Calm::Unheard | Calm::Unpolled) => Action::Call(index, 0, 0),
+                });
             }
         }
         let worker = process.worker.as_ref()?;

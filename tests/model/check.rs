@@ -64,12 +64,11 @@ const PROPERTIES: [(&str, Holds); 7] = [
     (ONE_OWNER, |check, world| check.scope.lenient || world.holders().values().all(|who| who.len() <= 1)),
     (FENCE, |check, world| check.scope.lenient || has_stopped(world)),
     (EPOCHS, |_, world| {
-        let distinct = world.holders().into_values().all(|mut who| {
-            let all = who.len();
-            who.sort_unstable_by_key(|(_, epoch)| *epoch);
-            who.dedup_by_key(|(_, epoch)| *epoch);
-            who.len() == all
-        });
+        let mut epochs = world.handed_out();
+        let all = epochs.len();
+        epochs.sort_unstable();
+        epochs.dedup_by_key(|(job, epoch, _)| (job.clone(), *epoch));
+        let distinct = epochs.len() == all;
         distinct && world.fault != Some(Fault::Epoch)
     }),
     (IN_TURN, |_, world| world.fault != Some(Fault::Turn)),
@@ -133,6 +132,11 @@ impl Check {
             known.extend(path.into_iter().map(|key| (key, 0)));
         }
         unrest
+    }
+
+    /// The first property that does not hold.
+    pub(crate) fn judge(&self, world: &World) -> Result<(), &'static str> {
+        PROPERTIES.iter().find(|(_, holds)| !holds(self, world)).map_or(Ok(()), |(name, _)| Err(name))
     }
 
     fn holds(&self, property: usize, world: &World) -> bool {

@@ -1,5 +1,16 @@
-//! A model of the whole protocol, checked exhaustively within bounds.
-#[allow(unused, unreachable_pub, reason = "the program's own files, of which the model needs a part")]
+//! A model of the whole protocol, checked exhaustively within bounds: see README.md beside this file.
+//!
+//! ```text
+//!  masters ---> server.rs (the scripts) <--- commands --- process.rs (the shell) ---> the program's View and Lease
+//!                  |                                         ^      |
+//!                  +----------- frames: lost, late, twice ---+      +---> a consumer that is checked
+//! ```
+//!
+//! `make model` runs all of it, `cargo test --test model` a part, in less than a minute. `cargo test --release --test
+//! model -- NAME` runs the checks whose name has this in it, `--full` those that take long too, `--trace` shows each step of
+//! what was found.
+
+#[allow(unused, unreachable_pub, reason = "the program's own file, of which the model needs a part")]
 #[path = "../../src/change.rs"]
 mod change;
 #[allow(unused, unreachable_pub, reason = "the program's own files, of which the model needs a part")]
@@ -10,54 +21,28 @@ mod core {
     pub(crate) mod trail;
     pub(crate) mod view;
 }
-#[allow(unused, unreachable_pub, reason = "the program's own files, of which the model needs a part")]
+#[allow(unused, unreachable_pub, reason = "the program's own file, of which the model needs a part")]
 #[path = "../../src/error.rs"]
 mod error;
-#[allow(unused, unreachable_pub, reason = "the program's own files, of which the model needs a part")]
+#[allow(unused, unreachable_pub, reason = "the program's own file, of which the model needs a part")]
 #[path = "../../src/id.rs"]
 mod id;
-#[allow(unused, unreachable_pub, reason = "the program's own files, of which the model needs a part")]
+#[allow(unused, unreachable_pub, reason = "the program's own file, of which the model needs a part")]
 #[path = "../../src/message.rs"]
 mod message;
 
+mod broken;
 mod calm;
 mod check;
 mod identity;
 mod process;
+mod run;
 mod scope;
 mod server;
+mod sound;
 mod time;
 mod world;
 
-use std::time::Instant;
-
-use stateright::{Checker, Model};
-
-use crate::calm::Calm;
-use crate::check::Check;
-use crate::scope::{Asked, May, Scope};
-
 fn main() {
-    let scope = Scope {
-        workers: 2,
-        jobs: 1,
-        any_worker: true,
-        fused: true,
-        asked: Asked { adds: 1, deletes: 1, moves: 1, ..Asked::default() },
-        faults: 1,
-        may: May { lose: true, pause: true, crash: true, ..May::default() },
-        ..Scope::default()
-    };
-    let start = Instant::now();
-    let checker = Check::new(scope, &[Calm::Arrives, Calm::Unheard]).checker().spawn_bfs().join();
-    println!(
-        "{} states ({} with repeats), depth {}, {:?}",
-        checker.unique_state_count(),
-        checker.state_count(),
-        checker.max_depth(),
-        start.elapsed()
-    );
-    for (name, path) in checker.discoveries() {
-        println!("{name}: {:?}", path.into_actions());
-    }
+    run::main();
 }

@@ -139,7 +139,6 @@ pub(crate) struct Handle {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cancelled {
-    pub(crate) at: Instant,
     /// From when on the handler counts as stopped.
     pub(crate) until: Instant,
     /// It was told as soon as a process that was paused could tell it.
@@ -180,6 +179,22 @@ impl Process {
     pub(crate) fn start(&mut self, now: Instant, run: u8) {
         *self = Self { life: Life::Starting, run, ..Self::absent() };
         self.send(now, Ask::Reserve);
+    }
+
+    /// What is known of it, on one line.
+    pub(crate) fn summary(&self, now: Instant) -> String {
+        let Self { life, pace, number, link, frames, requests, worker, .. } = self;
+        let frames: Vec<_> = frames.iter().map(|frame| format!("{}:{:?}", frame.revision, frame.body)).collect();
+        let asks: Vec<_> = requests.iter().map(|request| (&request.ask, request.reply.is_some())).collect();
+        let mut text = format!("{number} {life:?} {pace:?} {link:?} frames {frames:?} asks {asks:?}");
+        if let Some(worker) = worker {
+            let fence = worker.lease.fence_at().saturating_duration_since(now);
+            text += &format!(" {:?} fence in {fence:?} handles", worker.phase);
+            for handle in &worker.handles {
+                text += &format!(" {}@{} {:?} deleted: {}", handle.job, handle.grant, handle.cancelled, handle.deleted);
+            }
+        }
+        text
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -283,7 +298,7 @@ impl Process {
                     for handle in &mut worker.handles {
                         if handle.job == job && handle.grant == grant.0 {
                             let until = now + if closed { MARGIN } else { RELEASE_TIMEOUT };
-                            handle.cancelled = Some(Cancelled { at: now, until, late });
+                            handle.cancelled = Some(Cancelled { until, late });
                         }
                     }
                 }

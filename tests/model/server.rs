@@ -65,7 +65,7 @@ pub(crate) struct Server {
     /// What was published and is to be handed to who listens.
     pub(crate) out: Vec<(Number, Frame)>,
     /// Where `SharedRevision` breaks the rule: the revision that this script's frames have.
-    shared: Option<u64>,
+    pub(crate) shared: Option<u64>,
 }
 
 /// Why the server no longer counts a worker as a member.

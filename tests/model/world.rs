@@ -30,8 +30,9 @@ pub(crate) enum Action {
     Delete(u8),
     /// A master's command that is not run yet, and whose answer will not come.
     SendAdd(u8),
+    /// A master's command that was sent twice. One copy is run, the other comes later.
     SendDelete(u8),
-    /// It is run.
+    /// What comes later is run.
     RunLate(usize, Number),
     /// The job is to move to another worker.
     Rebalance(u8),
@@ -176,6 +177,7 @@ impl World {
             Action::SendDelete(index) => {
                 (self.asked.deletes, self.faults) = (self.asked.deletes - 1, self.faults - 1);
                 if let Some(born) = self.kept[usize::from(index)].take() {
+                    self.server.delete(&job(index), born);
                     self.commands.push(Command { job: index, born, patience: PATIENCE });
                 }
             }
@@ -293,12 +295,12 @@ impl World {
                 member.ends = member.ends.saturating_sub(1);
             }
         }
-        let forever = [Break::AddAtAnyTime, Break::DeleteOfAnyLife].map(Some).contains(&scope.broken);
         for command in &mut self.commands {
             command.patience = command.patience.saturating_sub(1);
         }
         // An add that comes later is refused. A delete names the life that it means, and is not.
-        self.commands.retain(|command| command.patience > 0 || command.born > 0 || forever);
+        let any_time = scope.broken == Some(Break::AddAtAnyTime);
+        self.commands.retain(|command| command.patience > 0 || command.born > 0 || any_time);
         for index in 0..self.processes.len() {
             if self.processes[index].is_up() && self.processes[index].worker.is_some() {
                 let now = self.now;
@@ -404,6 +406,16 @@ impl World {
                 }
             }
         }
+    }
+
+    /// All handles that are out anywhere: of which job, with which epoch, in which process.
+    pub(crate) fn handed_out(&self) -> Vec<(JobId, u64, usize)> {
+        let mut out = Vec::new();
+        for (index, process) in self.processes.iter().enumerate() {
+            let handles = process.worker.iter().flat_map(|worker| &worker.handles);
+            out.extend(handles.map(|handle| (handle.job.clone(), handle.epoch, index)));
+        }
+        out
     }
 
     /// Who holds each job: its handle counts, and no failover has forgotten the assignment.
