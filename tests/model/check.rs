@@ -9,7 +9,7 @@ use stateright::{Model, Property};
 
 use crate::calm::{Calm, longest};
 use crate::identity::identity;
-use crate::process::{Ask, Fault, Life, Link, Pace};
+use crate::process::{Ask, Fault, Life, Link, Pace, Worker};
 use crate::scope::{Break, Scope};
 use crate::world::{Action, World};
 
@@ -77,18 +77,14 @@ const PROPERTIES: [(&str, Holds); 7] = [
     (HELD, |check, world| check.calms.iter().all(|calm| check.heals(world, *calm))),
 ];
 
-/// No worker that is not paused goes on when the server may give its jobs to others.
+/// No worker that is not paused lets its handlers go on when the server may give its jobs to others.
 fn has_stopped(world: &World) -> bool {
     world.processes.iter().all(|process| {
         let member = world.server.members.get(&process.number);
         let ended = member.is_none_or(|member| member.ends == 0);
         let forgotten = world.server.run > 0; // the replica may not even know of it
-        process.life != Life::Running
-            || process.pace != Pace::Timely
-            || process.is_closed()
-            || forgotten
-            || !ended
-            || process.worker.as_ref().is_some_and(|worker| worker.handles.is_empty())
+        let goes_on = |worker: &Worker| worker.handles.iter().any(|handle| handle.cancelled.is_none());
+        process.pace != Pace::Timely || forgotten || !ended || !process.worker.as_ref().is_some_and(goes_on)
     })
 }
 

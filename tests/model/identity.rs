@@ -183,7 +183,7 @@ impl Trail {
     }
 
     fn worker(&mut self, worker: &Worker) {
-        let Worker { view, lease, phase, terminated, release_queue, newest: _, retry, handles, pages } = worker;
+        let Worker { view, lease, phase, terminated, release_queue, newest, retry, handles, pages } = worker;
         view.walk(self);
         if !view.is_closed() {
             lease.walk(self);
@@ -210,7 +210,8 @@ impl Trail {
                 self.value(cancelled.late);
             }
         }
-        for page in pages {
+        for (request, page) in pages {
+            self.value(*newest == Some(*request));
             self.page(page);
         }
     }

@@ -122,7 +122,7 @@ pub(crate) struct Worker {
     pub(crate) retry: bool,
     pub(crate) handles: Vec<Handle>,
     /// Pages that are kept back, where `ChainFromLastPage` breaks the rule.
-    pub(crate) pages: Vec<Page>,
+    pub(crate) pages: Vec<(u64, Page)>,
 }
 
 /// A handle that the consumer has, the one that a `Deletion` carries included.
@@ -423,19 +423,28 @@ impl Process {
         }
     }
 
-    /// `Desk::poll_event`, and the consumer looks at what it gets.
-    pub(crate) fn poll(&mut self, now: Instant, scope: &Scope, epochs: &mut [u64], fault: &mut Option<Fault>) {
-        let Some(worker) = &mut self.worker else { return };
+    /// `Desk::poll_event`, and the consumer looks at what it gets. The assignment that it is about, if it begins one.
+    pub(crate) fn poll(
+        &mut self,
+        now: Instant,
+        scope: &Scope,
+        epochs: &mut [u64],
+        fault: &mut Option<Fault>,
+    ) -> Option<(JobId, u64)> {
+        let worker = self.worker.as_mut()?;
         if !worker.view.is_closed() && worker.lease.is_over(now) {
             worker.view.handle_close(CloseReason::LockExpired);
             self.settle(now, scope);
         }
-        let Some(worker) = &mut self.worker else { return };
+        let worker = self.worker.as_mut()?;
+        let mut began = None;
         if let Some(delivery) = worker.view.poll_delivery() {
             let index = match &delivery {
-                Delivery::Add { job, .. } | Delivery::Update { job, .. } | Delivery::Delete { job, .. } => {
+                Delivery::Add { job, grant, .. } => {
+                    began = Some((job.clone(), grant.0));
                     index_of(job)
                 }
+                Delivery::Update { job, .. } | Delivery::Delete { job, .. } => index_of(job),
                 Delivery::Problem(_) | Delivery::Close(_) => 0,
             };
             let seen = Seen { newest_epoch: &mut epochs[index], fault };
@@ -447,6 +456,7 @@ impl Process {
             self.end();
         }
         self.retire();
+        began
     }
 
     /// The consumer has seen the end and has dropped all: the process may begin anew.
@@ -540,11 +550,14 @@ impl Worker {
             }
             Some(Break::ChainFromLastPage) => {
                 let (cursor, inbox, revision) = (page.next, page.inbox, page.revision);
-                self.pages.push(page);
+                self.pages.push((request, page));
                 if cursor.is_some() {
                     return Some(Ask::Sync { request, since: 0, cursor });
                 }
-                for page in std::mem::take(&mut self.pages) {
+                let (pages, others) =
+                    std::mem::take(&mut self.pages).into_iter().partition(|(kept, _)| *kept == request);
+                self.pages = others;
+                for (request, page) in pages {
                     self.view.handle_page(now, request, Page { inbox, revision, ..page });
                 }
             }

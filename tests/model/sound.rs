@@ -44,14 +44,110 @@ pub(crate) const PLAIN: Scope = Scope {
     broken: None,
 };
 
-pub(crate) const SOUND: &[Sound] = &[Sound {
-    name: "a job is added, moved and deleted; a frame is lost, a worker paused or dead",
-    long: false,
-    scope: Scope {
-        asked: Asked { deletes: 1, moves: 1, ..PLAIN.asked },
-        faults: 1,
-        may: May { lose: true, pause: true, crash: true, ..NOTHING },
-        ..PLAIN
+pub(crate) const SOUND: &[Sound] = &[
+    Sound {
+        name: "s1 move, delete; lose, pause, crash",
+        long: false,
+        scope: Scope {
+            asked: Asked { deletes: 1, moves: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { lose: true, pause: true, crash: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
     },
-    calms: ALL,
-}];
+    Sound {
+        name: "s2 frames",
+        long: false,
+        scope: Scope {
+            asked: Asked { deletes: 1, moves: 1, ..PLAIN.asked },
+            faults: 2,
+            may: May { lose: true, overtake: true, repeat: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "s3 failover and joins",
+        long: false,
+        scope: Scope {
+            workers: 0,
+            spare: 2,
+            asked: Asked { starts: 2, ..PLAIN.asked },
+            faults: 1,
+            may: May { failover: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "s4 failover",
+        long: false,
+        scope: Scope {
+            asked: Asked { moves: 1, deletes: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { failover: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "s5 connections",
+        long: false,
+        scope: Scope {
+            asked: Asked { moves: 1, deletes: 1, ..PLAIN.asked },
+            faults: 2,
+            may: May { disconnect: true, fail: true, linger: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "s6 two jobs, paged, rejoin",
+        long: false,
+        scope: Scope {
+            jobs: 2,
+            batch: 1,
+            asked: Asked { adds: 2, deletes: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { disconnect: true, crash: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "s7 terminate",
+        long: false,
+        scope: Scope {
+            asked: Asked { terminations: 1, deletes: 1, moves: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { lose: true, fail: true, linger: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "s8 unfused",
+        long: false,
+        scope: Scope {
+            fused: false,
+            asked: Asked { moves: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { pause: true, fail: true, slow: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "s9 lenient",
+        long: false,
+        scope: Scope {
+            lenient: true,
+            asked: Asked { moves: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { pause: true, lose: true, fail: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+];

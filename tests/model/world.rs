@@ -276,9 +276,13 @@ impl World {
                 self.carry_out(scope, number, &ask, to);
             }
             Action::Poll(index) => {
-                let (mut epochs, mut fault) = (self.epochs, self.fault);
-                self.process(index).poll(now, scope, &mut epochs, &mut fault);
-                (self.epochs, self.fault) = (epochs, fault);
+                let (mut epochs, mut fault) = (self.epochs, None);
+                let grant = self.process(index).poll(now, scope, &mut epochs, &mut fault);
+                // Of what a failover has forgotten, an older epoch may come late: the epoch says so.
+                let number = self.processes[index].number;
+                let forgotten = grant.is_some_and(|(job, grant)| self.is_forgotten(&job, number, grant));
+                let fault = fault.filter(|fault| *fault != Fault::Epoch || !forgotten);
+                (self.epochs, self.fault) = (epochs, self.fault.or(fault));
             }
             Action::Drop(index, handle) => self.process(index).drop_handle(now, scope, handle),
         }
@@ -408,6 +412,11 @@ impl World {
         }
     }
 
+    /// Whether a failover has forgotten the assignment.
+    fn is_forgotten(&self, job: &JobId, number: Number, grant: u64) -> bool {
+        grant <= self.forgot && !self.confirmed.contains(&(job.clone(), number, grant))
+    }
+
     /// All handles that are out anywhere: of which job, with which epoch, in which process.
     pub(crate) fn handed_out(&self) -> Vec<(JobId, u64, usize)> {
         let mut out = Vec::new();
@@ -428,8 +437,7 @@ impl World {
                 let stopped = handle.cancelled.is_some_and(|cancelled| cancelled.until <= self.now);
                 // A process that is paused cannot know that its lock has ended, and when it goes on it says so first.
                 let excused = process.pace != Pace::Timely || handle.cancelled.is_some_and(|cancelled| cancelled.late);
-                let known = (handle.job.clone(), process.number, handle.grant);
-                let forgotten = handle.grant <= self.forgot && !self.confirmed.contains(&known);
+                let forgotten = self.is_forgotten(&handle.job, process.number, handle.grant);
                 if !stopped && (locked || !excused) && !forgotten {
                     holders.entry(handle.job.clone()).or_default().push((process.number, handle.epoch));
                 }
