@@ -240,12 +240,22 @@ impl Trail {
                 self.pairs(jobs);
             }
             Ask::Leave => self.value(8_u64),
+            Ask::RunId => self.value(9_u64),
+            Ask::Open { run } => {
+                self.value(10_u64);
+                self.value(*run);
+            }
         }
     }
 
     fn reply(&mut self, reply: Option<&Reply>) {
         match reply {
             None => self.value(0_u64),
+            Some(Reply::RunId(run)) => {
+                self.value(9_u64);
+                self.value(*run);
+            }
+            Some(Reply::Opened) => self.value(10_u64),
             Some(Reply::Reserved(number)) => {
                 self.value(1_u64);
                 self.value(*number);

@@ -29,6 +29,9 @@ pub(crate) enum Fault {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
+    /// `INFO server`: which run of a server this is.
+    RunId,
+    Open { run: u8 },
     Reserve,
     Join,
     Beat { draining: bool },
@@ -39,6 +42,8 @@ pub(crate) enum Ask {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
+    RunId(u8),
+    Opened,
     Reserved(Number),
     Joined(Result<(), Ended>),
     Beat(Result<BeatReply, Ended>),
@@ -175,10 +180,11 @@ impl Process {
         }
     }
 
-    /// `worker.rs`: the cluster was opened, and a number is asked for.
-    pub(crate) fn start(&mut self, now: Instant, run: u8) {
-        *self = Self { life: Life::Starting, run, ..Self::absent() };
-        self.send(now, Ask::Reserve);
+    /// `Worker::start` and `reserve`: look which server this is, open, reserve, look whether it still is that one,
+    /// subscribe, join.
+    pub(crate) fn start(&mut self, now: Instant) {
+        *self = Self { life: Life::Starting, ..Self::absent() };
+        self.send(now, Ask::RunId);
     }
 
     /// What is known of it, on one line.
@@ -362,14 +368,30 @@ impl Process {
         self.step(now, scope);
     }
 
+    /// Subscribed, and that confirmed, before the join is sent.
+    fn join(&mut self, now: Instant) {
+        self.link = Link::Attached;
+        self.send(now, Ask::Join);
+    }
+
     /// `Driver::handle_done` with an answer.
     pub(crate) fn handle_reply(&mut self, now: Instant, scope: &Scope, request: Request) {
         let Request { ask, sent, reply: Some(reply) } = request else { return };
         match (ask, reply) {
+            (Ask::RunId, Reply::RunId(run)) if self.number > 0 && self.run == run => {
+                return self.join(now);
+            }
+            (Ask::RunId, Reply::RunId(run)) => {
+                (self.run, self.number) = (run, 0);
+                return self.send(now, Ask::Open { run });
+            }
+            (Ask::Open { .. }, Reply::Opened) => return self.send(now, Ask::Reserve),
             (Ask::Reserve, Reply::Reserved(number)) => {
-                // Subscribed and confirmed before the join.
-                (self.number, self.link) = (number, Link::Attached);
-                return self.send(now, Ask::Join);
+                self.number = number;
+                if scope.broken == Some(Break::RunIsLookedAtOnce) {
+                    return self.join(now);
+                }
+                return self.send(now, Ask::RunId);
             }
             (Ask::Join, Reply::Joined(Ok(()))) => {
                 let sent = if scope.broken == Some(Break::LeaseFromJoinReply) { now } else { sent };
@@ -412,7 +434,7 @@ impl Process {
                 }
             }
             Ask::Leave => worker.phase = Phase::Draining { marked: true },
-            Ask::Reserve | Ask::Join => {}
+            Ask::RunId | Ask::Open { .. } | Ask::Reserve | Ask::Join => {}
         }
         // What failed is tried again after a pause, in which anything may happen: not at once.
         let retry = std::mem::take(&mut worker.retry);

@@ -103,6 +103,8 @@ pub(crate) enum Break {
     LiftIsNotTold,
     /// Rule 10: after a failover a worker begins with an empty view, and what goes on is added again.
     LiftBeginsAnew,
+    /// Rule 10: a number is reserved on another server than the one that was opened.
+    RunIsLookedAtOnce,
     /// Rule 10: the workers' numbers do not jump.
     NumbersDoNotJump,
     /// Rule 11: what a heartbeat tells of the inbox is not looked at.

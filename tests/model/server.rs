@@ -228,9 +228,10 @@ impl Server {
 
 /// Membership.
 impl Server {
-    pub(crate) fn open(&mut self, how: How<'_>) {
-        if self.known_run != self.run {
-            self.known_run = self.run;
+    /// `run`: the server's, as the caller has found it.
+    pub(crate) fn open(&mut self, how: How<'_>, run: u8) {
+        if self.known_run != run {
+            self.known_run = run;
             if how.breaks(Break::NoLift) {
                 return;
             }

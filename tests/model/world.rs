@@ -1,6 +1,7 @@
 //! The whole: the server, the processes, what is under way between them, and what has been seen so far.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -93,12 +94,36 @@ pub(crate) struct Command {
     pub(crate) patience: u8,
 }
 
+/// What most steps leave as it is, and so is kept once for many states.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared<T>(Arc<T>);
+
+impl<T> Shared<T> {
+    fn new(value: T) -> Self {
+        Self(Arc::new(value))
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Clone> DerefMut for Shared<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) now: Instant,
-    pub(crate) server: Server,
-    pub(crate) replica: Option<Box<Server>>,
-    pub(crate) processes: Vec<Arc<Process>>,
+    pub(crate) server: Shared<Server>,
+    pub(crate) replica: Option<Shared<Server>>,
+    pub(crate) processes: Vec<Shared<Process>>,
     pub(crate) commands: Vec<Command>,
     /// What processes have given up on and is run later.
     pub(crate) lingering: Vec<(Number, Ask)>,
@@ -119,8 +144,8 @@ pub(crate) struct World {
 impl World {
     /// Workers have joined, and wait for jobs.
     pub(crate) fn new(scope: &Scope) -> Self {
-        let processes = (0..scope.workers + scope.spare).map(|_| Arc::new(Process::absent())).collect();
-        let server = Server { rev: 1, ..Server::default() };
+        let processes = (0..scope.workers + scope.spare).map(|_| Shared::new(Process::absent())).collect();
+        let server = Shared::new(Server { rev: 1, ..Server::default() });
         let mut world = Self {
             now: start(),
             server,
@@ -138,8 +163,8 @@ impl World {
         };
         let plain = Scope { broken: None, ..*scope };
         for index in 0..scope.workers {
-            world.process(index).start(start(), 0);
-            for _ in 0..3 {
+            world.process(index).start(start());
+            while !world.processes[index].requests.is_empty() {
                 world.act(&plain, Action::Call(index, 0, 0));
             }
         }
@@ -148,7 +173,7 @@ impl World {
     }
 
     pub(crate) fn process(&mut self, index: usize) -> &mut Process {
-        Arc::make_mut(&mut self.processes[index])
+        &mut self.processes[index]
     }
 
     pub(crate) fn act(&mut self, scope: &Scope, action: Action) {
@@ -192,14 +217,12 @@ impl World {
             Action::Place(to) => self.server.place(how(to)),
             Action::ReplicaStops => {
                 self.faults -= 1;
-                self.replica = Some(Box::new(self.server.clone()));
+                self.replica = Some(self.server.clone());
             }
             Action::Failover => self.fail_over(scope),
             Action::Start(index) => {
                 self.asked.starts -= 1;
-                self.server.open(how(0));
-                let run = self.server.run;
-                self.process(index).start(now, run);
+                self.process(index).start(now);
             }
             Action::Terminate(index) => {
                 self.asked.terminations -= 1;
@@ -231,8 +254,8 @@ impl World {
             }
             Action::Subscribe(index) => self.process(index).link = Link::Attaching,
             Action::Attach(index) => {
-                self.server.open(how(0));
                 let run = self.server.run;
+                self.server.open(how(0), run);
                 self.process(index).handle_attached(now, scope, run);
             }
             Action::Frame(index) => self.frame(scope, index, 0, false),
@@ -294,7 +317,7 @@ impl World {
             self.faults -= 1;
         }
         self.now += TICK;
-        for server in self.replica.as_deref_mut().into_iter().chain([&mut self.server]) {
+        for server in self.replica.iter_mut().chain([&mut self.server]) {
             for member in server.members.values_mut() {
                 member.ends = member.ends.saturating_sub(1);
             }
@@ -340,13 +363,17 @@ impl World {
 
     fn fail_over(&mut self, scope: &Scope) {
         let Some(replica) = self.replica.take() else { return };
-        let old = std::mem::replace(&mut self.server, *replica);
+        let old = std::mem::replace(&mut self.server, replica);
         self.server.run = old.run + 1;
         if scope.broken != Some(Break::NoLift) {
             self.server.clock = old.rev + 1;
         }
         self.forgot = old.rev;
-        let records = self.server.jobs.iter().filter(|(_, record)| record.worker > 0);
+        // Where a heartbeat was forgotten, a lock ends before its worker may know.
+        let ends = |server: &Server, worker: &Number| server.members.get(worker).map(|member| member.ends);
+        let records = self.server.jobs.iter().filter(|(_, record)| {
+            record.worker > 0 && ends(&self.server, &record.worker) == ends(&old, &record.worker)
+        });
         self.confirmed = records.map(|(job, record)| (job.clone(), record.worker, record.grant)).collect();
         for (index, kept) in self.kept.iter_mut().enumerate() {
             let record = self.server.jobs.get(&job(index as u8));
@@ -386,6 +413,11 @@ impl World {
     fn carry_out(&mut self, scope: &Scope, number: Number, ask: &Ask, to: Number) -> Reply {
         let how = How { scope, to };
         match ask {
+            Ask::RunId => Reply::RunId(self.server.run),
+            Ask::Open { run } => {
+                self.server.open(how, *run);
+                Reply::Opened
+            }
             Ask::Reserve => Reply::Reserved(self.server.reserve()),
             Ask::Join => Reply::Joined(self.server.join(number)),
             Ask::Beat { draining } => Reply::Beat(self.server.beat(how, number, *draining)),
@@ -403,6 +435,9 @@ impl World {
 
     /// What the scripts have published goes to who listens.
     fn publish(&mut self) {
+        if self.server.out.is_empty() {
+            return;
+        }
         for (number, frame) in std::mem::take(&mut self.server.out) {
             for index in 0..self.processes.len() {
                 if self.processes[index].hears(number) && !self.processes[index].is_closed() {
