@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use stateright::{Model, Property};
 
 use crate::calm::{Calm, longest};
-use crate::identity::identity;
-use crate::process::{Ask, Fault, Life, Link, Pace, Worker};
+use crate::identity::{content, identity};
+use crate::process::{Ask, Fault, Life, Link, Pace, Process, Worker};
 use crate::scope::{Break, Scope};
-use crate::world::{Action, World};
+use crate::server::Server;
+use crate::world::{Action, Shared, World};
 
 /// A world, and what tells it from others.
 #[derive(Clone, Debug)]
@@ -46,6 +47,9 @@ pub(crate) struct Check {
     /// Whether what must come of each state is looked at, or only what must not happen.
     pub(crate) calms: &'static [Calm],
     found: AtomicU64,
+    /// What many states have a part of: kept once.
+    servers: Mutex<HashMap<u64, Shared<Server>>>,
+    processes: Mutex<HashMap<u64, Shared<Process>>>,
     /// States of a calm that are known to end well: within how many rounds.
     calm: Mutex<HashMap<(u64, Calm), usize>>,
 }
@@ -82,7 +86,7 @@ fn has_stopped(world: &World) -> bool {
     world.processes.iter().all(|process| {
         let member = world.server.members.get(&process.number);
         let ended = member.is_none_or(|member| member.ends == 0);
-        let forgotten = world.server.run > 0; // the replica may not even know of it
+        let forgotten = process.heard_run != world.server.run;
         let goes_on = |worker: &Worker| worker.handles.iter().any(|handle| handle.cancelled.is_none());
         process.pace != Pace::Timely || forgotten || !ended || !process.worker.as_ref().is_some_and(goes_on)
     })
@@ -99,7 +103,25 @@ fn is_kept(world: &World) -> bool {
 
 impl Check {
     pub(crate) fn new(scope: Scope, calms: &'static [Calm]) -> Self {
-        Self { scope, calms, found: AtomicU64::new(0), calm: Mutex::new(HashMap::new()) }
+        Self { scope, calms, found: AtomicU64::new(0), servers: Mutex::default(), processes: Mutex::default(), calm: Mutex::default() }
+    }
+
+    /// What the step has changed takes the place of an equal part of another state.
+    fn share(&self, before: &World, world: &mut World) {
+        if let Ok(mut known) = self.servers.lock()
+            && !world.server.is(&before.server)
+        {
+            let key = content(|trail| trail.server(&world.server));
+            world.server = known.entry(key).or_insert_with(|| world.server.clone()).clone();
+        }
+        for (before, process) in before.processes.iter().zip(&mut world.processes) {
+            if let Ok(mut known) = self.processes.lock()
+                && !process.is(before)
+            {
+                let key = content(|trail| trail.process(process));
+                *process = known.entry(key).or_insert_with(|| process.clone()).clone();
+            }
+        }
     }
 
     /// Whether all comes to rest from here.
@@ -326,6 +348,7 @@ impl Model for Check {
     fn next_state(&self, state: &State, action: Action) -> Option<State> {
         let mut world = state.world.clone();
         world.act(&self.scope, action);
+        self.share(&state.world, &mut world);
         let next = State::new(world);
         (next.id != state.id).then_some(next)
     }

@@ -9,8 +9,22 @@ use crate::core::trail::{Mark, Trail};
 use crate::id::Revision;
 use crate::process::{Ask, Handle, Link, Process, Reply, Request, Worker};
 use crate::server::Server;
-use crate::time::{TICK, TTL_TICKS};
+use crate::time::{TICK, TTL_TICKS, start};
 use crate::world::World;
+
+/// A hash of what is in it, as it is: equal ones can take each other's place.
+pub(crate) fn content(walk: impl FnOnce(&mut Trail)) -> u64 {
+    let mut trail = Trail::default();
+    walk(&mut trail);
+    let mut hash = Hash(0x51_7cc1_b727_220a);
+    for mark in &trail.0 {
+        hash.take(match mark {
+            Mark::Value(value) | Mark::Revision(value) => *value,
+            Mark::Due(at) | Mark::Since(at) => at.saturating_duration_since(start()).as_millis() as u64,
+        });
+    }
+    hash.0
+}
 
 /// A hash of what matters of a state.
 pub(crate) fn identity(world: &World) -> u64 {
@@ -125,7 +139,7 @@ impl Trail {
         self.value(fault.map_or(0, |fault| 1 + fault as u64));
     }
 
-    fn server(&mut self, server: &Server) {
+    pub(crate) fn server(&mut self, server: &Server) {
         let Server { rev, clock, lifted, run, known_run, last_worker, jobs, members, .. } = server;
         for revision in [rev, clock, lifted] {
             self.number(*revision);
@@ -153,12 +167,13 @@ impl Trail {
         }
     }
 
-    fn process(&mut self, process: &Process) {
-        let Process { life, pace, number, run, link, frames, requests, worker } = process;
+    pub(crate) fn process(&mut self, process: &Process) {
+        let Process { life, pace, number, run, heard_run, link, frames, requests, worker } = process;
         self.value(*life as u64);
         self.value(*pace as u64);
         self.value(*number);
         self.value(*run);
+        self.value(*heard_run);
         self.value(match link {
             Link::Down => 0_u64,
             Link::Deaf => 1,
@@ -265,6 +280,7 @@ impl Trail {
                 self.value(4_u64);
                 self.number(beat.inbox);
                 self.number(beat.lifted);
+                self.value(beat.run);
             }
             Some(Reply::Beat(Err(_)) | Reply::Synced(Err(_))) => self.value(5_u64),
             Some(Reply::Synced(Ok(page))) => {

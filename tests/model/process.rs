@@ -99,6 +99,9 @@ pub(crate) struct Process {
     pub(crate) number: Number,
     /// The run of the server that it knows of.
     pub(crate) run: u8,
+    /// The run that has accepted its last heartbeat, or has not forgotten any: until then its lock may end before it
+    /// knows.
+    pub(crate) heard_run: u8,
     pub(crate) link: Link,
     /// Published and not received, the oldest first.
     pub(crate) frames: VecDeque<Frame>,
@@ -173,6 +176,7 @@ impl Process {
             pace: Pace::Timely,
             number: 0,
             run: 0,
+            heard_run: 0,
             link: Link::Down,
             frames: VecDeque::new(),
             requests: Vec::new(),
@@ -396,6 +400,7 @@ impl Process {
             (Ask::Join, Reply::Joined(Ok(()))) => {
                 let sent = if scope.broken == Some(Break::LeaseFromJoinReply) { now } else { sent };
                 self.life = Life::Running;
+                self.heard_run = self.run;
                 self.worker = Some(Worker::new(scope, sent));
             }
             (Ask::Join, Reply::Joined(Err(_))) => {
@@ -403,6 +408,9 @@ impl Process {
                 return;
             }
             (ask, reply) => {
+                if let Reply::Beat(Ok(beat)) = &reply {
+                    self.heard_run = beat.run;
+                }
                 let Some(worker) = &mut self.worker else { return };
                 if let Some(repeat) = worker.handle_reply(now, scope, sent, ask, reply) {
                     self.send(now, repeat);

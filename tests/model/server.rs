@@ -79,6 +79,8 @@ pub(crate) enum Ended {
 pub(crate) struct BeatReply {
     pub(crate) inbox: u64,
     pub(crate) lifted: u64,
+    /// Not in the script's answer: which run of the server it was.
+    pub(crate) run: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,7 +272,7 @@ impl Server {
     }
 
     pub(crate) fn beat(&mut self, how: How<'_>, worker: Number, draining: bool) -> Result<BeatReply, Ended> {
-        let lifted = self.lifted;
+        let (lifted, run) = (self.lifted, self.run);
         let Some(member) = self.members.get_mut(&worker).filter(|member| member.listed) else {
             return Err(Ended::Dead);
         };
@@ -278,7 +280,7 @@ impl Server {
             return Err(Ended::Expired);
         }
         (member.ends, member.open) = (TTL_TICKS, !draining);
-        Ok(BeatReply { inbox: member.inbox.unwrap_or(0), lifted })
+        Ok(BeatReply { inbox: member.inbox.unwrap_or(0), lifted, run })
     }
 
     pub(crate) fn sync(

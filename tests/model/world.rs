@@ -112,6 +112,12 @@ impl<T> Deref for Shared<T> {
     }
 }
 
+impl<T> Shared<T> {
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl<T: Clone> DerefMut for Shared<T> {
     fn deref_mut(&mut self) -> &mut T {
         Arc::make_mut(&mut self.0)
@@ -303,7 +309,8 @@ impl World {
                 let grant = self.process(index).poll(now, scope, &mut epochs, &mut fault);
                 // Of what a failover has forgotten, an older epoch may come late: the epoch says so.
                 let number = self.processes[index].number;
-                let forgotten = grant.is_some_and(|(job, grant)| self.is_forgotten(&job, number, grant));
+                let forgotten = grant.is_some_and(|(job, grant)| self.is_forgotten(&job, number, grant))
+                    || self.processes[index].heard_run != self.server.run;
                 let fault = fault.filter(|fault| *fault != Fault::Epoch || !forgotten);
                 (self.epochs, self.fault) = (epochs, self.fault.or(fault));
             }
@@ -369,11 +376,7 @@ impl World {
             self.server.clock = old.rev + 1;
         }
         self.forgot = old.rev;
-        // Where a heartbeat was forgotten, a lock ends before its worker may know.
-        let ends = |server: &Server, worker: &Number| server.members.get(worker).map(|member| member.ends);
-        let records = self.server.jobs.iter().filter(|(_, record)| {
-            record.worker > 0 && ends(&self.server, &record.worker) == ends(&old, &record.worker)
-        });
+        let records = self.server.jobs.iter().filter(|(_, record)| record.worker > 0);
         self.confirmed = records.map(|(job, record)| (job.clone(), record.worker, record.grant)).collect();
         for (index, kept) in self.kept.iter_mut().enumerate() {
             let record = self.server.jobs.get(&job(index as u8));
@@ -383,7 +386,14 @@ impl World {
             if !matches!(self.processes[index].life, Life::Starting | Life::Running) {
                 continue;
             }
+            let ends = |server: &Server, worker| server.members.get(&worker).map(|member| member.ends);
+            let number = self.processes[index].number;
+            let knows_all = ends(&self.server, number) == ends(&old, number);
+            let run = self.server.run;
             let process = self.process(index);
+            if knows_all {
+                process.heard_run = run;
+            }
             process.frames.clear();
             if process.link != Link::Down && !process.is_closed() && process.worker.is_some() {
                 process.link = Link::Down;
@@ -473,6 +483,7 @@ impl World {
                 // A process that is paused cannot know that its lock has ended, and when it goes on it says so first.
                 let excused = process.pace != Pace::Timely || handle.cancelled.is_some_and(|cancelled| cancelled.late);
                 let forgotten = self.is_forgotten(&handle.job, process.number, handle.grant);
+                let forgotten = forgotten || process.heard_run != self.server.run;
                 if !stopped && (locked || !excused) && !forgotten {
                     holders.entry(handle.job.clone()).or_default().push((process.number, handle.epoch));
                 }
