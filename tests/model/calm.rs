@@ -30,7 +30,7 @@ pub(crate) enum Calm {
 impl World {
     /// One state of those that a calm goes through: nothing more is asked, nothing more goes wrong.
     pub(crate) fn begin_calm(&mut self, calm: Calm) {
-        (self.asked, self.faults, self.replica) = (Asked::default(), u8::MAX, None);
+        (self.asked, self.faults, self.ticks, self.replica) = (Asked::default(), u8::MAX, 0, None);
         self.commands.clear();
         self.lingering.clear();
         if calm == Calm::Unheard {

@@ -169,7 +169,10 @@ impl Check {
         let process = &world.processes[index];
         let (asked, may, faults) = (world.asked, self.scope.may, world.faults > 0);
         match process.life {
-            Life::Absent if asked.starts > 0 => return actions.push(Action::Start(index)),
+            // Those that have not started are all the same.
+            Life::Absent if asked.starts > 0 && world.first_absent() == Some(index) => {
+                return actions.push(Action::Start(index));
+            }
             Life::Absent | Life::Crashed => return,
             Life::Starting | Life::Running => {}
         }
@@ -311,7 +314,7 @@ impl Check {
     /// Time goes on when everybody who is not paused has done what is due, and nothing is under way for too long.
     fn may_tick(&self, world: &World) -> bool {
         let slow = self.scope.may.slow && world.faults > 0;
-        if world.is_busy() && !slow {
+        if (world.is_busy() && !slow) || (self.scope.ticks > 0 && world.ticks == 0) {
             return false;
         }
         world.processes.iter().filter(|process| process.is_up() && !process.is_closed()).all(|process| {

@@ -87,6 +87,7 @@ impl Trail {
             lingering,
             asked,
             faults,
+            ticks,
             kept,
             epochs,
             forgot,
@@ -120,6 +121,7 @@ impl Trail {
             asked.terminations,
             asked.starts,
             *faults,
+            *ticks,
         ] {
             self.value(count);
         }

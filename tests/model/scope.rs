@@ -1,6 +1,6 @@
 //! What is tried: who takes part, what may happen, how often what may go wrong, and what is broken on purpose.
 
-/// The bounds of one check. All that happens within them is tried, in every order; time goes on without a bound.
+/// The bounds of one check. All that happens within them is tried, in every order.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Scope {
     /// Worker processes that have joined at the beginning.
@@ -18,6 +18,8 @@ pub(crate) struct Scope {
     pub(crate) lenient: bool,
     /// Whether a call is run and answered in one step. If not, all else may happen in between.
     pub(crate) fused: bool,
+    /// How many ticks there are at most; 0: any number.
+    pub(crate) ticks: u8,
     /// What is asked of the cluster, and how often at most.
     pub(crate) asked: Asked,
     /// How much goes wrong at most, all kinds together.

@@ -38,6 +38,7 @@ pub(crate) const PLAIN: Scope = Scope {
     batch: 0,
     lenient: false,
     fused: true,
+    ticks: 0,
     asked: Asked { adds: 1, ..NONE },
     faults: 0,
     may: NOTHING,
@@ -71,6 +72,7 @@ pub(crate) const SOUND: &[Sound] = &[
         name: "s3 failover and joins",
         long: false,
         scope: Scope {
+            ticks: 3,
             workers: 0,
             spare: 2,
             asked: Asked { starts: 2, ..PLAIN.asked },
@@ -84,7 +86,8 @@ pub(crate) const SOUND: &[Sound] = &[
         name: "s4 failover",
         long: false,
         scope: Scope {
-            asked: Asked { moves: 1, deletes: 1, ..PLAIN.asked },
+            ticks: 3,
+            asked: Asked { moves: 1, ..PLAIN.asked },
             faults: 1,
             may: May { failover: true, ..NOTHING },
             ..PLAIN

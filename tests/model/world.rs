@@ -136,6 +136,8 @@ pub(crate) struct World {
     /// What may still be asked and go wrong.
     pub(crate) asked: Asked,
     pub(crate) faults: u8,
+    /// Ticks that are left, where they are bounded.
+    pub(crate) ticks: u8,
     /// Which life of each job has to be there: added, and not asked to be deleted.
     pub(crate) kept: [Option<u64>; JOBS],
     /// The largest epoch that anybody was handed.
@@ -161,6 +163,7 @@ impl World {
             lingering: Vec::new(),
             asked: Asked::default(),
             faults: 0,
+            ticks: scope.ticks,
             kept: [None; JOBS],
             epochs: [0; JOBS],
             forgot: 0,
@@ -324,6 +327,7 @@ impl World {
             self.faults -= 1;
         }
         self.now += TICK;
+        self.ticks = self.ticks.saturating_sub(1);
         for server in self.replica.iter_mut().chain([&mut self.server]) {
             for member in server.members.values_mut() {
                 member.ends = member.ends.saturating_sub(1);
@@ -341,6 +345,10 @@ impl World {
                 self.process(index).step(now, scope);
             }
         }
+    }
+
+    pub(crate) fn first_absent(&self) -> Option<usize> {
+        self.processes.iter().position(|process| process.life == Life::Absent)
     }
 
     /// Whether something is under way that takes longer than it should if time goes on.
