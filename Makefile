@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint fmt doc package
+.PHONY: help demo test soak bench lint fmt doc package
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -10,6 +10,11 @@ demo: server ## a cluster that loses a worker and loses nothing, on a private se
 test: server ## all tests, against real servers that they start themselves
 	cargo test --all-targets
 	cargo test --doc
+
+SECONDS ?= 60
+SEED ?= 1
+soak: server ## real processes, random faults, and a checker of what was seen; another one: make soak SECONDS=600 SEED=2
+	@cargo test --quiet --test soak -- --seconds $(SECONDS) --seed $(SEED)
 
 BENCH ?= *
 bench: server ## the benchmarks, on private servers; one alone: make bench BENCH=takeover ARGS="10000 --rounds 20"

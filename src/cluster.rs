@@ -206,6 +206,23 @@ pub(crate) struct Settings {
     pub(crate) max_crashes: u32,
     pub(crate) max_jobs: u64,
     pub(crate) max_workers: u64,
+    pub(crate) durability: Durability,
+}
+
+/// What a master's add, update and delete wait for before they return.
+///
+/// Replication is asynchronous: what only the primary has is undone if a replica takes its place. Waiting narrows that
+/// window; it does not close it (the replica that is promoted may be another one), and nothing is undone if the wait is in vain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// For the primary alone. The default.
+    #[default]
+    Primary,
+    /// For so many replicas too (`WAIT`), for a third of [`lock_ttl`](ClusterBuilder::lock_ttl) or the command timeout at most;
+    /// otherwise the call fails with [`ErrorKind::Unreplicated`], and what it did stays done. While it waits, other
+    /// commands of the same connection wait too: heartbeats of workers that share it come later by so long.
+    Replicas(u32),
 }
 
 /// How jobs move from workers that hold more than their share to those that hold less.
@@ -298,6 +315,7 @@ impl Settings {
             max_crashes: 3,
             max_jobs: 10_000_000,
             max_workers: 10_000,
+            durability: Durability::Primary,
         }
     }
 
@@ -365,6 +383,11 @@ impl Settings {
                 "max_workers is {}; it must be between 1 and {MOST_WORKERS}",
                 self.max_workers
             ));
+        }
+        if let Durability::Replicas(count) = self.durability
+            && !(1..=100).contains(&count)
+        {
+            return refuse(format!("durability is Replicas({count}); it must be between 1 and 100"));
         }
         if self.max_jobs == 0 || self.max_jobs > 1 << 40 {
             return refuse(format!("max_jobs is {}; it must be between 1 and 2^40", self.max_jobs));
@@ -474,6 +497,12 @@ impl ClusterBuilder {
     /// 1,048,576.
     pub fn max_workers(mut self, workers: u64) -> Self {
         self.settings.max_workers = workers;
+        self
+    }
+
+    /// What a master's add, update and delete wait for before they return. Default [`Durability::Primary`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.settings.durability = durability;
         self
     }
 

@@ -41,6 +41,9 @@ pub enum ErrorKind {
     Closed,
     /// The cluster has as many jobs or workers as this process allows. Nothing was done.
     LimitReached,
+    /// It was done on the primary, but not as many replicas as asked for have said in time that they have it: a failover
+    /// now may undo it.
+    Unreplicated,
     /// A living worker has the name. The newcomer did not join.
     NameTaken,
     /// A handler held a job for longer than the release timeout; the job was released without it.

@@ -132,6 +132,13 @@ impl Revision {
     }
 }
 
+/// What [`get`](Revision::get) gave, kept somewhere: to go on from it after a restart.
+impl From<u64> for Revision {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

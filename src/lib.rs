@@ -89,6 +89,17 @@
 //! In all of these the epoch decides. As long as nobody checks it, a job's effects may be doubled; nor is there any
 //! promise that an effect happens exactly once.
 //!
+//! # Who holds what
+//!
+//! A job goes to the worker that holds the least for its [`weight`](WorkerOptions::weight) and is below its
+//! [`capacity`](WorkerOptions::capacity); jobs that find no room wait in order. A worker that joins gets its share by
+//! [rebalancing](Rebalance), a part of the difference at a time. A [drain](Worker::drain) empties a worker that stays; a
+//! [name](WorkerOptions::name) lets one that is restarted have its jobs again; a
+//! [takeover rate](WorkerOptions::takeover_rate) spares what thousands of moving jobs connect to; a job that crashes its workers
+//! is [quarantined](ClusterBuilder::max_crashes). [`Fence`] tells what to do while the server cannot be reached.
+//!
+//! [`Cluster::watch`] tells of all of this as it happens, and a [`Mirror`] answers from memory who holds what.
+//!
 //! # Fencing
 //!
 //! Where a job's results are stored, store its epoch beside them, and refuse a write of an older one, in one atomic
@@ -139,7 +150,8 @@
 //!
 //! Heartbeats go on in a task of the worker's own, whether or not the stream is polled. A worker that gets no answer
 //! stops by its own clock, a fence margin before its lock can end. It does not come back: to go on, make a new one.
-//! [`Worker::handle`] terminates it from elsewhere, at a signal for example.
+//! [`Worker::handle`] steers it from elsewhere, at a signal for example. [`Cluster::serve`] does all of the following by
+//! itself, and more; by hand it is:
 //!
 //! ```no_run
 //! # async fn handle(_: assemblage::Event) {}
@@ -229,7 +241,7 @@ struct Readme;
 pub use fred;
 
 pub use crate::change::{Change, ChangeKind};
-pub use crate::cluster::{Cluster, ClusterBuilder, Rebalance};
+pub use crate::cluster::{Cluster, ClusterBuilder, Durability, Rebalance};
 pub use crate::core::lease::Fence;
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::event::{Deletion, Event};

@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 pub use self::info::{AddOptions, Added, Crash, Deleted, JobInfo, Stats, StoredJob, Updated, WorkerInfo};
 use self::waiters::Waiters;
-use crate::cluster::Shared;
+use crate::cluster::{Durability, Shared};
 use crate::error::{Error, Result};
 use crate::id::{JobId, WorkerId};
 use crate::message::Order;
@@ -56,7 +56,8 @@ impl Master {
     ///
     /// [`Encode`](crate::ErrorKind::Encode) or [`PayloadTooLarge`](crate::ErrorKind::PayloadTooLarge) before anything is sent;
     /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory); [`LimitReached`](crate::ErrorKind::LimitReached) if the cluster
-    /// has [`max_jobs`](crate::ClusterBuilder::max_jobs); those of the connection. After a [`Timeout`](crate::ErrorKind::Timeout) the job
+    /// has [`max_jobs`](crate::ClusterBuilder::max_jobs); [`Unreplicated`](crate::ErrorKind::Unreplicated) with a
+    /// [`Durability`] of replicas, and then the job *is* added; those of the connection. After a [`Timeout`](crate::ErrorKind::Timeout) the job
     /// may have been added, and will not be added later: to try again without a risk of two, use
     /// [`add_with`](Self::add_with) and an id of your own.
     ///
@@ -139,7 +140,20 @@ impl Master {
             }
             rest = later;
         }
+        self.replicated("adding jobs").await?;
         Ok(added)
+    }
+
+    /// Waits for replicas, if that was asked for.
+    async fn replicated(&self, what: &str) -> Result<()> {
+        let settings = &self.cluster.settings;
+        match settings.durability {
+            Durability::Primary => Ok(()),
+            Durability::Replicas(count) => {
+                let within = settings.heartbeat().min(settings.command_timeout);
+                self.cluster.store.replicated(what, count, within).await
+            }
+        }
     }
 
     /// Gives a job another payload. Its owner gets [`Update`](crate::Event::Update) with it, and whoever holds the job later
@@ -158,6 +172,7 @@ impl Master {
         let codes = self.cluster.store.update(&[(id.clone(), payload)]).await?;
         let code = codes.first().copied().unwrap_or(UpdateCode::Unknown);
         tracing::debug!(cluster = self.cluster.settings.id, job = %id, ?code, "update");
+        self.replicated("updating a job").await?;
         Ok(code.into())
     }
 
@@ -265,6 +280,7 @@ impl Master {
                 .map_err(|error| partly(error, deleted.len(), ids.len()))?;
             deleted.extend(codes.into_iter().map(Deleted::from));
         }
+        self.replicated("deleting jobs").await?;
         Ok(deleted)
     }
 
@@ -308,6 +324,7 @@ impl Master {
         let codes = self.cluster.store.delete(&[(id.clone(), None)]).await?;
         let code = codes.first().copied().unwrap_or(DeleteCode::Unknown);
         tracing::debug!(cluster = self.cluster.settings.id, job = %id, ?code, "delete");
+        self.replicated("deleting a job").await?;
         Ok(code)
     }
 

@@ -75,7 +75,8 @@ impl Default for WatchOptions {
 
 impl WatchOptions {
     /// Goes on after this revision, as a [`Synced`](Change::Synced) or the last change had told it: without a `Reset`,
-    /// if the server still has everything since. It keeps changes for ten minutes after the last watcher is gone.
+    /// if the server still has everything since. It keeps changes for ten minutes after the last watcher is gone. A
+    /// process that is to go on after its own restart keeps [`Revision::get`] and comes back with `Revision::from`.
     #[must_use]
     pub fn since(mut self, revision: Revision) -> Self {
         self.since = Some(revision);
@@ -96,8 +97,9 @@ impl WatchOptions {
         self
     }
 
-    /// So many changes wait for a slow consumer at most (and once more as many while something before them is asked
-    /// for). What finds no room is asked for later, from the journal, or there is a `Reset`. At least 1.
+    /// So many changes wait for a slow consumer, and no more than what one script did or one page has on top of them;
+    /// and once more as many while something before them is asked for. What finds no room is asked for later,
+    /// from the journal, or there is a `Reset`. At least 1.
     #[must_use]
     pub fn buffer(mut self, changes: usize) -> Self {
         self.buffer = changes;

@@ -2,16 +2,25 @@
 //!
 //! ```text
 //!            gap, or no room for more             the journal reaches back
-//!  Live ------------------------------> Filling ---------------------------> Live
+//!  Live ------------------------------> History ---------------------------> Live
 //!    ^                                     | it does not
 //!    |   the journal, or what came         v
-//!    +------- meanwhile, up to <-- Snapshot: Reset, pages, .. Synced
+//!    +------- meanwhile, up to <---- Page: Reset, pages, .. Synced
 //! ```
 //!
-//! Changes come in batches, one a script. Each has the revision of the batch before it, so a gap is seen. The queue
-//! for the consumer is bounded: what finds no room is not kept, but asked for again when there is room.
+//! Changes come in batches, one a script. Each has the revision of the batch before it, so a gap is seen. What the
+//! channel brings is a hint, which anybody can forge: where it goes on from is only believed as far as the journal and
+//! the heartbeats agree.
+//!
+//! What is kept is bounded. `queue` has fewer changes than `capacity`, and one batch or page on top; `waiting` at most
+//! `capacity`, or one batch. What finds no room is not kept, but asked for again when there is room.
 //!
 //! Calling order: any `handle_*`; after each, and after each `poll_change`, `poll_command` until `None`.
+
+#[cfg(test)]
+mod model_test;
+#[cfg(test)]
+mod rules_test;
 
 use std::collections::VecDeque;
 
@@ -40,17 +49,15 @@ pub(crate) struct Feed {
     capacity: usize,
     filter: Filter,
     queue: VecDeque<Change>,
-    /// Batches that came while something before them was missing.
-    waiting: VecDeque<Batch>,
-    waiting_changes: usize,
-    /// Some of those were not kept.
-    overflown: bool,
+    /// Batches that came while something before them was missing. Empty when live.
+    waiting: VecDeque<Heard>,
+    waiting_weight: usize,
+    /// More may be missing than what was asked for.
+    unsure: bool,
     /// The last batch that was taken in: the chain.
     last: Revision,
     phase: Phase,
-    /// A snapshot is being told, and `Synced` is owed when the chain has come so far.
-    owed: Option<Revision>,
-    resetting: bool,
+    telling: Telling,
     request: u64,
     ask: Option<Ask>,
 }
@@ -59,41 +66,68 @@ pub(crate) struct Feed {
 enum Phase {
     /// What the channel brings is what is next.
     Live,
-    /// Asked for what is missing.
-    Filling,
-    /// Asked for a page of what there is.
-    Picturing,
+    /// This was asked for.
+    Asking(Missing),
     /// There is no room: this is to be asked for when there is.
     Full(Missing),
+    /// The answer did not come: this is to be asked for again in a while.
+    Failed(Missing),
 }
 
-#[derive(Debug)]
+/// What is missing.
+#[derive(Clone, Debug)]
 enum Missing {
+    /// The batches after the last.
     History,
+    /// A page of a snapshot.
     Page(Option<String>),
+}
+
+/// How far a snapshot is told.
+#[derive(Debug)]
+enum Telling {
+    /// None is, or it is whole.
+    Whole,
+    /// Its pages are.
+    Pages,
+    /// Its pages are told; it is whole when the chain has come so far.
+    Until(Revision),
+}
+
+/// A batch that waits, and how many requests had been made when it came.
+#[derive(Debug)]
+struct Heard {
+    batch: Batch,
+    during: u64,
+}
+
+impl Heard {
+    /// At least 1: a batch of nothing takes room too.
+    fn weight(&self) -> usize {
+        self.batch.changes.len().max(1)
+    }
 }
 
 impl Feed {
     /// Begins after `since`, if the journal reaches back so far, or with a snapshot. `capacity`: how many changes
-    /// wait for the consumer at most; about as many wait for a gap to be filled.
+    /// wait for the consumer; as many wait for a gap to be filled.
     pub(crate) fn new(capacity: usize, filter: Filter, since: Option<Revision>) -> Self {
         let mut feed = Self {
             capacity: capacity.max(1),
             filter,
             queue: VecDeque::new(),
             waiting: VecDeque::new(),
-            waiting_changes: 0,
-            overflown: false,
+            waiting_weight: 0,
+            unsure: false,
             last: since.unwrap_or_default(),
-            phase: Phase::Filling,
-            owed: None,
-            resetting: false,
+            phase: Phase::Live,
+            telling: Telling::Whole,
             request: 0,
             ask: None,
         };
         match since {
-            Some(_) => feed.fill(),
-            None => feed.reset(),
+            Some(_) => feed.ask_for(Missing::History),
+            None => feed.handle_break(),
         }
         feed
     }
@@ -105,11 +139,9 @@ impl Feed {
         }
         if !matches!(self.phase, Phase::Live) {
             self.keep(batch);
-        } else if batch.previous != self.last {
+        } else if batch.previous != self.last || !self.has_room() {
             self.keep(batch);
-            self.fill();
-        } else if self.queue.len() + batch.changes.len() > self.capacity && !self.queue.is_empty() {
-            self.phase = Phase::Full(Missing::History);
+            self.ask_for(Missing::History);
         } else {
             self.take_in(batch);
         }
@@ -118,90 +150,100 @@ impl Feed {
     /// Something may have been missed.
     pub(crate) fn handle_gap(&mut self) {
         match self.phase {
-            Phase::Live | Phase::Filling => self.fill(),
-            // It is asked for afterwards anyway.
-            Phase::Picturing | Phase::Full(_) => self.overflown = true,
+            Phase::Live | Phase::Failed(Missing::History) => self.ask_for(Missing::History),
+            // Not at once: gap after gap would keep every answer from being used.
+            Phase::Asking(_) | Phase::Full(_) | Phase::Failed(Missing::Page(_)) => self.unsure = true,
         }
     }
 
     /// The server has another history now, or none: only a snapshot helps.
     pub(crate) fn handle_break(&mut self) {
-        self.forget_waiting();
+        self.forget_waiting(); // all of it was before the first page
+        self.telling = Telling::Pages;
         self.last = Revision::default();
-        self.reset();
+        // What the consumer has not seen of the time before it need not see any more.
+        self.queue.clear();
+        self.queue.push_back(Change::Reset);
+        self.ask_for(Missing::Page(None));
     }
 
-    /// A heartbeat told what the last batch was.
-    pub(crate) fn handle_audit(&mut self, last: Revision) {
-        if matches!(self.phase, Phase::Live) && last > self.last {
-            self.fill();
+    /// The last batch that is known, if nothing is known to be missing: for `handle_audit`, when a heartbeat is sent.
+    pub(crate) fn known(&self) -> Option<Revision> {
+        matches!(self.phase, Phase::Live).then_some(self.last)
+    }
+
+    /// A heartbeat told what the last batch was. `known`: when it was sent.
+    pub(crate) fn handle_audit(&mut self, known: Option<Revision>, last: Revision) {
+        if known.is_some_and(|known| known > last) {
+            self.handle_break(); // the server never had it, or has forgotten it
+        } else if matches!(self.phase, Phase::Live) && last > self.last {
+            self.ask_for(Missing::History);
         }
     }
 
     /// An answer did not come. The driver calls `retry` after a while.
     pub(crate) fn handle_failed(&mut self, request: u64) {
-        if request == self.request {
-            self.request += 1; // a late answer counts no more
+        if request == self.request
+            && let Phase::Asking(missing) = &self.phase
+        {
+            self.phase = Phase::Failed(missing.clone());
         }
     }
 
-    /// Asks again for what is missing.
+    /// Asks again for what could not be had.
     pub(crate) fn retry(&mut self) {
-        match self.phase {
-            Phase::Live | Phase::Full(_) => {}
-            Phase::Filling => self.fill(),
-            Phase::Picturing => self.reset(),
+        if let Phase::Failed(missing) = &self.phase {
+            self.ask_for(missing.clone());
         }
     }
 
     pub(crate) fn handle_history(&mut self, request: u64, history: History) {
-        if request != self.request || !matches!(self.phase, Phase::Filling) {
+        if request != self.request || !matches!(self.phase, Phase::Asking(Missing::History)) {
             return;
         }
         let History { reaches, target, batches, more } = history;
-        if self.resetting {
-            self.owed.get_or_insert(target);
+        if matches!(self.telling, Telling::Pages) {
+            self.telling = Telling::Until(target);
         }
-        let reaches = reaches && batches.first().is_none_or(|first| first.previous <= self.last);
-        if reaches {
-            for batch in batches {
-                self.take_in(batch);
+        let before = self.last;
+        for batch in batches.into_iter().filter(|_| reaches) {
+            if batch.previous > self.last {
+                break; // the journal has a hole
             }
-            if more {
-                return self.fill();
+            if !self.has_room() {
+                return self.ask_for(Missing::History);
             }
-            self.last = self.last.max(target);
-        } else if self.overflown || !self.waiting.front().is_some_and(|first| first.previous <= self.last) {
-            // Nothing else has it, unless nothing is missing at all.
-            if self.last < target {
-                return self.reset();
-            }
+            self.take_in(batch);
+        }
+        if more && self.last > before {
+            return self.ask_for(Missing::History);
+        }
+        self.doubt(target);
+        if reaches && self.last >= target {
+            self.last = target; // what it began from may be later than the last batch
+        } else if self.last > target || (self.last < target && !self.goes_on()) {
+            return self.handle_break();
         }
         self.catch_up();
     }
 
-    pub(crate) fn handle_page(&mut self, request: u64, read_at: Revision, picture: Picture) {
-        if request != self.request || !matches!(self.phase, Phase::Picturing) {
+    /// `read_at`, of the first page: the last batch before it. What is after that comes from the journal.
+    pub(crate) fn handle_page(&mut self, request: u64, read_at: Option<Revision>, picture: Picture) {
+        if request != self.request || !matches!(self.phase, Phase::Asking(Missing::Page(_))) {
             return;
         }
-        if self.last == Revision::default() {
-            self.last = read_at; // of the first page: what is after it comes from the journal
+        if let Some(read_at) = read_at {
+            self.last = read_at;
         }
-        self.enqueue(picture.changes);
-        match picture.next {
-            Some(cursor) => self.page(Some(cursor)),
-            None => self.fill(),
-        }
+        self.queue.extend(picture.changes.into_iter().filter(|change| self.filter.passes(change)));
+        self.ask_for(picture.next.map_or(Missing::History, |cursor| Missing::Page(Some(cursor))));
     }
 
     pub(crate) fn poll_command(&mut self) -> Option<Ask> {
-        if let Phase::Full(missing) = &mut self.phase
+        if let Phase::Full(missing) = &self.phase
             && self.queue.len() <= self.capacity / 2
         {
-            match std::mem::replace(missing, Missing::History) {
-                Missing::History => self.fill(),
-                Missing::Page(cursor) => self.page(cursor),
-            }
+            self.ask_for(missing.clone());
         }
         self.ask.take()
     }
@@ -220,100 +262,95 @@ impl Feed {
         matches!(self.phase, Phase::Full(_))
     }
 
-    fn keep(&mut self, batch: Batch) {
-        if self.overflown {
-            return;
-        }
-        self.waiting_changes += batch.changes.len();
-        if self.waiting_changes > self.capacity {
+    fn has_room(&self) -> bool {
+        self.queue.len() < self.capacity
+    }
+
+    fn keep(&mut self, mut batch: Batch) {
+        batch.changes.retain(|change| self.filter.passes(change));
+        batch.changes.shrink_to_fit();
+        let heard = Heard { batch, during: self.request };
+        if !self.waiting.is_empty() && self.waiting_weight + heard.weight() > self.capacity {
             self.forget_waiting();
-            self.overflown = true;
-            return;
+            self.unsure = true;
         }
-        self.waiting.push_back(batch);
+        self.waiting_weight += heard.weight();
+        self.waiting.push_back(heard);
     }
 
     fn forget_waiting(&mut self) {
         self.waiting.clear();
-        self.waiting_changes = 0;
-        self.overflown = false;
+        self.waiting_weight = 0;
+        self.unsure = false;
+    }
+
+    /// Of what waits, forgets what was taken in, and what cannot be: it came before the request was made, and is later
+    /// than the last batch that there was when that was answered.
+    fn doubt(&mut self, target: Revision) {
+        let (last, request) = (self.last, self.request);
+        let is_new = |heard: &Heard| heard.batch.last > last;
+        self.waiting.retain(|heard| is_new(heard) && (heard.during >= request || heard.batch.last <= target));
+        self.waiting_weight = self.waiting.iter().map(Heard::weight).sum();
+    }
+
+    /// Whether what waits goes on where the chain is.
+    fn goes_on(&self) -> bool {
+        self.waiting.front().is_some_and(|heard| heard.batch.previous <= self.last)
     }
 
     fn take_in(&mut self, batch: Batch) {
-        let last = self.last;
         // A batch that was told in part goes on where it stopped.
-        let new = batch.changes.into_iter().filter(|change| change.revision() > Some(last));
-        let new: Vec<_> = new.collect();
-        self.enqueue(new);
+        let (last, filter) = (self.last, &self.filter);
+        let is_new = |change: &Change| change.revision() > Some(last) && filter.passes(change);
+        self.queue.extend(batch.changes.into_iter().filter(is_new));
         self.last = self.last.max(batch.last);
         self.settle();
-    }
-
-    fn enqueue(&mut self, changes: Vec<Change>) {
-        let filter = &self.filter;
-        self.queue.extend(changes.into_iter().filter(|change| filter.passes(change)));
     }
 
     /// What waited is next, as far as it fits.
     fn catch_up(&mut self) {
         self.phase = Phase::Live;
-        while let Some(batch) = self.waiting.pop_front() {
-            self.waiting_changes -= batch.changes.len();
-            if batch.last <= self.last {
+        while let Some(heard) = self.waiting.pop_front() {
+            self.waiting_weight -= heard.weight();
+            if heard.batch.last <= self.last {
                 continue;
             }
-            if batch.previous > self.last {
-                self.waiting_changes += batch.changes.len();
-                self.waiting.push_front(batch);
-                return self.fill();
+            if heard.batch.previous > self.last || !self.has_room() {
+                self.waiting_weight += heard.weight();
+                self.waiting.push_front(heard);
+                return self.ask_for(Missing::History);
             }
-            self.take_in(batch);
+            self.take_in(heard.batch);
         }
-        self.waiting_changes = 0;
         self.settle();
-        if std::mem::take(&mut self.overflown) {
-            self.fill();
+        if std::mem::take(&mut self.unsure) {
+            self.ask_for(Missing::History);
         }
     }
 
     /// Says that the snapshot is whole, once it is.
     fn settle(&mut self) {
-        if let Some(target) = self.owed
+        if let Telling::Until(target) = self.telling
             && self.last >= target
         {
-            self.owed = None;
-            self.resetting = false;
+            self.telling = Telling::Whole;
             self.queue.push_back(Change::Synced { revision: self.last });
         }
     }
 
-    fn fill(&mut self) {
-        if self.queue.len() >= self.capacity {
-            self.phase = Phase::Full(Missing::History);
+    /// Asks, if there is room for an answer.
+    fn ask_for(&mut self, missing: Missing) {
+        self.request += 1; // whatever was asked for before counts no more
+        if !self.has_room() {
+            self.ask = None;
+            self.phase = Phase::Full(missing);
             return;
         }
-        self.phase = Phase::Filling;
-        self.request += 1;
-        self.ask = Some(Ask::History { request: self.request, after: self.last });
-    }
-
-    fn reset(&mut self) {
-        self.owed = None;
-        self.resetting = true;
-        self.last = Revision::default();
-        // What it has not seen of the time before it need not see any more.
-        self.queue.clear();
-        self.queue.push_back(Change::Reset);
-        self.page(None);
-    }
-
-    fn page(&mut self, cursor: Option<String>) {
-        if self.queue.len() >= self.capacity {
-            self.phase = Phase::Full(Missing::Page(cursor));
-            return;
-        }
-        self.phase = Phase::Picturing;
-        self.request += 1;
-        self.ask = Some(Ask::Page { request: self.request, cursor });
+        let request = self.request;
+        self.ask = Some(match &missing {
+            Missing::History => Ask::History { request, after: self.last },
+            Missing::Page(cursor) => Ask::Page { request, cursor: cursor.clone() },
+        });
+        self.phase = Phase::Asking(missing);
     }
 }

@@ -12,7 +12,7 @@ use fred::types::{Builder, RespVersion};
 
 use super::connect::{Commands, Connection};
 use super::server::{Notifications, preflight, run_id};
-use super::subscriber::{Channels, Signal, Subscriber};
+use super::subscriber::{Listener, Signal, Subscriber};
 use crate::error::{Error, ErrorKind};
 use crate::id::WorkerId;
 use crate::test_server::RedisServer;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 
 const ME: WorkerId = WorkerId(7);
-const CHANNELS: Channels = Channels { inbox: Some(ME), released: true };
+const WORKER: Listener = Listener::Worker(ME);
 const ADMIN: &str = "+@all";
 
 fn keys() -> Arc<Keys> {
@@ -46,7 +46,7 @@ async fn attached(connection: &Connection) -> Subscriber {
 }
 
 async fn attached_within(connection: &Connection, timeout: Duration) -> Subscriber {
-    let subscriber = Subscriber::start(connection, keys(), CHANNELS, timeout).await.expect("it starts");
+    let subscriber = Subscriber::start(connection, keys(), WORKER, timeout).await.expect("it starts");
     subscriber.attach().await.expect("it attaches");
     subscriber
 }
@@ -245,7 +245,7 @@ async fn what_is_closed_or_dropped_leaves_no_connection() {
     drop(subscriber);
     until("one is left", || clients(&server).len() == 1).await;
     late.await.expect_err("it has ended");
-    drop(Subscriber::start(&connection, keys(), CHANNELS, TIMEOUT)); // never polled
+    drop(Subscriber::start(&connection, keys(), WORKER, TIMEOUT)); // never polled
     drop(connection);
     until("none is left", || clients(&server).is_empty()).await;
 }
@@ -322,10 +322,17 @@ async fn an_application_client_goes_on_as_it_was() {
 
 /// Promise: what is published after `attach` is heard, by whom it is for.
 #[tokio::test]
-async fn what_is_published_after_attach_is_heard() {
+async fn what_is_published_after_attach_is_heard_by_those_whom_it_concerns() {
     let server = RedisServer::start();
     let connection = connect(&server.url()).await;
-    let mut subscriber = attached(&connection).await;
+    let mut worker = attached(&connection).await;
+    let mut others = Vec::new();
+    for listener in [Listener::Master, Listener::Watcher] {
+        let other = Subscriber::start(&connection, keys(), listener, TIMEOUT).await.expect("it starts");
+        other.attach().await.expect("it attaches");
+        others.push(other);
+    }
+    let [mut watcher, mut master] = [others.pop(), others.pop()].map(|other| other.expect("two"));
     let keys = keys();
     let mut plain = server.connect();
     for (channel, bytes) in [
@@ -334,25 +341,25 @@ async fn what_is_published_after_attach_is_heard() {
         (keys.inbox_of(ME), b"UTF-8"),
         (keys.control.clone(), b"control"),
         (keys.released.clone(), b"released"),
+        (keys.changes.clone(), b"changes"),
     ] {
         plain.send(&[b"SPUBLISH", channel.as_bytes(), bytes]);
         plain.read();
     }
-    let heard = [
-        next(&mut subscriber).await,
-        next(&mut subscriber).await,
-        next(&mut subscriber).await,
-        next(&mut subscriber).await,
-    ];
+    let heard = [next(&mut worker).await, next(&mut worker).await, next(&mut worker).await];
     assert!(matches!(&heard[0], Signal::Inbox(bytes) if &**bytes == b"\xff\x00 not UTF-8"), "{heard:?}");
     assert!(matches!(&heard[1], Signal::Inbox(bytes) if &**bytes == b"UTF-8"), "{heard:?}");
     assert!(matches!(&heard[2], Signal::Control(bytes) if &**bytes == b"control"), "{heard:?}");
-    assert!(matches!(&heard[3], Signal::Released(bytes) if &**bytes == b"released"), "{heard:?}");
+    let heard = [next(&mut master).await, next(&mut master).await];
+    assert!(matches!(&heard[0], Signal::Control(bytes) if &**bytes == b"control"), "{heard:?}");
+    assert!(matches!(&heard[1], Signal::Released(bytes) if &**bytes == b"released"), "{heard:?}");
+    let heard = next(&mut watcher).await;
+    assert!(matches!(&heard, Signal::Changes(bytes) if &**bytes == b"changes"), "{heard:?}");
     // Twice is as good as once.
-    subscriber.attach().await.expect("it attaches again");
-    hears(&mut subscriber, &server, "once").await;
-    server.command(&["SPUBLISH", &keys.released, "end"]);
-    assert!(matches!(next(&mut subscriber).await, Signal::Released(_)), "each message comes once");
+    worker.attach().await.expect("it attaches again");
+    hears(&mut worker, &server, "once").await;
+    server.command(&["SPUBLISH", &keys.control, "end"]);
+    assert!(matches!(next(&mut worker).await, Signal::Control(_)), "each message comes once");
 }
 
 /// Promise: a lost connection is told of, and after `attach` messages come again.
@@ -451,7 +458,7 @@ async fn denied_keyspace_events_are_done_without() {
     // The channels themselves are not done without.
     let url = user(&server, &["~*", ADMIN, "resetchannels", "&__keyspace@*"]);
     let connection = connect(&url).await;
-    let subscriber = Subscriber::start(&connection, keys(), CHANNELS, TIMEOUT).await.expect("it starts");
+    let subscriber = Subscriber::start(&connection, keys(), WORKER, TIMEOUT).await.expect("it starts");
     let error = subscriber.attach().await.expect_err("denied");
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     assert!(!format!("{error:?}").contains("secret"));
@@ -462,7 +469,7 @@ async fn denied_keyspace_events_are_done_without() {
 async fn a_silent_server_is_found_out_by_ping() {
     let server = RedisServer::start();
     let connection = connect(&server.url()).await;
-    let mut subscriber = Subscriber::start(&connection, keys(), CHANNELS, SHORT).await.expect("it starts");
+    let mut subscriber = Subscriber::start(&connection, keys(), WORKER, SHORT).await.expect("it starts");
     subscriber.attach().await.expect("it attaches");
     server.pause();
     let start = Instant::now();

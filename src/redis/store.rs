@@ -15,6 +15,9 @@ pub(crate) use inquiry::{Crash, Record, RosterRow, Survey};
 pub(crate) use jobs::{AddCode, DeleteCode, Placed, UpdateCode};
 pub(crate) use members::{Beat, Due, Ended, Entry, Joined, Lock, Member, Opened, Reap, Refusal, Suspicion};
 
+use fred::interfaces::ClientLike;
+use fred::types::{ClusterHash, CustomCommand, Value};
+
 use super::connect::Commands;
 use super::error::{code, translate};
 use super::reply::Reply;
@@ -26,8 +29,11 @@ use crate::wire::keys::Keys;
 /// The version of the protocol that this crate speaks.
 pub(crate) const PROTOCOL: u64 = 1;
 
-/// At most so many jobs in one script call: about a millisecond of the server's time.
+/// At most so many jobs in one script call: one to two milliseconds of the server's time.
 pub(crate) const BATCH_JOBS: usize = 200;
+
+/// At most so many jobs in one call that moves them from worker to worker: that costs twice as much.
+pub(crate) const BATCH_MOVES: usize = 100;
 
 /// At most about so many bytes of payload in one script call.
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
@@ -55,17 +61,17 @@ impl Late {
     }
 }
 
-/// What is known of the server's clock: at `sent` by ours it was at most `us`.
+/// What is known of the server's clock: at `heard` by ours it was at least `us`.
 #[derive(Clone, Copy)]
 struct ServerClock {
     us: u64,
-    sent: Instant,
+    heard: Instant,
 }
 
 impl Store {
     pub(crate) fn new(commands: Commands, keys: Arc<Keys>, timeout: Duration) -> Self {
         let slot = route::slot(&keys);
-        let clock = Mutex::new(ServerClock { us: 0, sent: Instant::now() });
+        let clock = Mutex::new(ServerClock { us: 0, heard: Instant::now() });
         Self { commands, keys, slot, timeout, clock }
     }
 
@@ -143,7 +149,7 @@ impl Store {
         match answer {
             Err(error) if code(&error) == "LATE" => {
                 let now = error.details().split_ascii_whitespace().nth(1).and_then(|now| now.parse().ok());
-                self.note_time(now.unwrap_or(0), sent);
+                self.note_time(now.unwrap_or(0), Instant::now());
                 Err(Late::Was(Error::new(
                     ErrorKind::Timeout,
                     format!(
@@ -165,15 +171,47 @@ impl Store {
         }
     }
 
-    /// The server's clock cannot be later than this, unless it was set.
-    pub(super) fn server_time(&self, now: Instant) -> u64 {
-        let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        clock.us.saturating_add(now.saturating_duration_since(clock.sent).as_micros() as u64)
+    /// Waits until so many replicas have all that was written before the call. `what` says to people what that was.
+    pub(crate) async fn replicated(&self, what: &str, replicas: u32, within: Duration) -> Result<()> {
+        let custom = |name| CustomCommand::new_static(name, ClusterHash::Custom(self.slot), false);
+        let ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).max(1).to_string();
+        // WAIT looks at what its own connection has written last, and ours may be another one by now. So there is a write
+        // of its own before it, in one piece with it: whatever was written earlier comes earlier to the replicas.
+        let pipeline = self.commands.client().pipeline();
+        let set: Vec<&str> = vec![&self.keys.durable, "1", "PX", "60000"];
+        let queued = async {
+            let () = pipeline.custom(custom("SET"), set).await?;
+            let () = pipeline.custom(custom("WAIT"), vec![replicas.to_string(), ms]).await?;
+            pipeline.all::<(Value, u32)>().await
+        };
+        let patience = within + self.timeout;
+        let answer = match tokio::time::timeout(patience, queued).await {
+            Ok(answer) => answer.map_err(|error| translate(what, &error))?,
+            Err(_) => (Value::Null, 0),
+        };
+        let (_, have) = answer;
+        if have >= replicas {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unreplicated,
+            format!(
+                "{what}: done, but {have} of {replicas} replicas said within {within:?} that they have it; a failover now may \
+                 undo it. Look whether the replicas are there"
+            ),
+        ))
     }
 
-    /// The answer to what was sent at `sent` says that the server's clock was `us` when it was run.
-    pub(super) fn note_time(&self, us: u64, sent: Instant) {
-        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = ServerClock { us, sent };
+    /// The server's clock cannot be earlier than this, unless it was set. So a latest time that is counted from it is never
+    /// too late, however long the answer took that told of the clock: one that is too early is refused, and mended.
+    pub(super) fn server_time(&self, now: Instant) -> u64 {
+        let clock = *self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.us.saturating_add(now.saturating_duration_since(clock.heard).as_micros() as u64)
+    }
+
+    /// An answer that came at `heard` says that the server's clock was `us` when it was made.
+    pub(super) fn note_time(&self, us: u64, heard: Instant) {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = ServerClock { us, heard };
     }
 }
 

@@ -26,9 +26,16 @@ pub(super) const KEEP: Duration = Duration::from_secs(600);
 const AUDIT_GRACE: Duration = Duration::from_millis(50);
 
 enum Answer {
-    History { request: u64, result: Result<History> },
-    Page { request: u64, result: Result<Page> },
-    Beat(Result<Revision>),
+    History {
+        request: u64,
+        result: Result<History>,
+    },
+    Page {
+        request: u64,
+        result: Result<Page>,
+    },
+    /// What was known when it was sent, and the last batch.
+    Beat(Option<Revision>, Result<Revision>),
 }
 
 type Work = Option<BoxFuture<'static, Answer>>;
@@ -44,7 +51,7 @@ pub(super) async fn run(
     let interval = cluster.settings.heartbeat();
     let (mut asked, mut beat): (Work, Work) = (None, None);
     let mut next_beat = Instant::now() + interval;
-    let mut audit: Option<(Revision, Instant)> = None;
+    let mut audit: Option<(Option<Revision>, Revision, Instant)> = None;
     let mut retry: Option<Instant> = None;
     let mut backoff = Backoff::new();
     loop {
@@ -52,7 +59,7 @@ pub(super) async fn run(
         if let Some(ask) = desk.act(|feed| feed.poll_command()) {
             asked = Some(send(&cluster, ask, length));
         }
-        let wake = [Some(next_beat), audit.map(|(_, at)| at), retry]
+        let wake = [Some(next_beat), audit.map(|(.., at)| at), retry]
             .into_iter()
             .flatten()
             .min()
@@ -79,14 +86,14 @@ pub(super) async fn run(
                         desk.act(|feed| feed.handle_failed(request));
                         retry = Some(Instant::now() + backoff.next_delay());
                     }
-                    Answer::Beat(_) => {}
+                    Answer::Beat(..) => {}
                 }
             }
             answer = or_never(&mut beat) => {
                 beat = None;
                 match answer {
-                    Answer::Beat(Ok(last)) => audit = Some((last, Instant::now() + AUDIT_GRACE)),
-                    Answer::Beat(Err(error)) => tracing::warn!(%error, "a watcher's heartbeat was not answered"),
+                    Answer::Beat(known, Ok(last)) => audit = Some((known, last, Instant::now() + AUDIT_GRACE)),
+                    Answer::Beat(_, Err(error)) => tracing::warn!(%error, "a watcher's heartbeat was not answered"),
                     Answer::History { .. } | Answer::Page { .. } => {}
                 }
             }
@@ -94,13 +101,13 @@ pub(super) async fn run(
                 let now = Instant::now();
                 if next_beat <= now {
                     next_beat = now + interval;
-                    let cluster = cluster.clone();
+                    let (cluster, known) = (cluster.clone(), desk.act(|feed| feed.known()));
                     beat.get_or_insert_with(|| async move {
-                        Answer::Beat(cluster.store.watch(KEEP, length).await)
+                        Answer::Beat(known, cluster.store.watch(KEEP, length).await)
                     }.boxed());
                 }
-                if let Some((last, _)) = audit.take_if(|(_, at)| *at <= now) {
-                    desk.act(|feed| feed.handle_audit(last));
+                if let Some((known, last, _)) = audit.take_if(|(.., at)| *at <= now) {
+                    desk.act(|feed| feed.handle_audit(known, last));
                 }
                 if retry.take_if(|at| *at <= now).is_some() {
                     desk.act(|feed| feed.retry());

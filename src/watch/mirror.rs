@@ -1,5 +1,8 @@
 //! A picture of the cluster in memory, kept by what a watch tells.
 
+#[cfg(test)]
+mod truth_test;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -96,17 +99,15 @@ impl Snapshot {
             },
             Change::JobDeleted { job, .. } => {
                 self.again.remove(&job);
-                match self.jobs.get_mut(&job) {
-                    Some(state) => match *state {
-                        JobState::Assigned { worker, epoch } | JobState::Moving { worker, epoch } => {
-                            *state = JobState::Releasing { worker, epoch };
-                        }
-                        JobState::Releasing { .. } => {}
-                        JobState::Pending | JobState::Quarantined => {
-                            self.jobs.remove(&job);
-                        }
-                    },
-                    None => {}
+                let Some(state) = self.jobs.get_mut(&job) else { return };
+                match *state {
+                    JobState::Assigned { worker, epoch } | JobState::Moving { worker, epoch } => {
+                        *state = JobState::Releasing { worker, epoch };
+                    }
+                    JobState::Releasing { .. } => {}
+                    JobState::Pending | JobState::Quarantined => {
+                        self.jobs.remove(&job);
+                    }
                 }
             }
             Change::JobQuarantined { job, .. } => {

@@ -9,10 +9,10 @@ use crate::id::{JobId, Revision};
 use crate::message::Order;
 use crate::redis::store::{JobState, Record, RosterRow, Store};
 
-/// A page, and the last batch of changes before the first one was read.
+/// A page; of the first, also the last batch of changes before it.
 #[derive(Debug)]
 pub(super) struct Page {
-    pub(super) read_at: Revision,
+    pub(super) read_at: Option<Revision>,
     pub(super) picture: Picture,
 }
 
@@ -22,8 +22,8 @@ const JOBS: char = 'j';
 pub(super) async fn read(store: &Store, cursor: Option<String>, keep: Duration, length: u64) -> Result<Page> {
     // From here on, what happens is kept, so that nothing is between the pages and the changes.
     let read_at = match cursor {
-        None => store.watch(keep, length).await?,
-        Some(_) => Revision::default(),
+        None => Some(store.watch(keep, length).await?),
+        Some(_) => None,
     };
     let cursor = cursor.unwrap_or_else(|| "w0".into());
     let picture = match cursor.strip_prefix(JOBS) {
@@ -41,7 +41,7 @@ pub(super) async fn read(store: &Store, cursor: Option<String>, keep: Duration, 
     Ok(Page { read_at, picture })
 }
 
-fn worker(row: &RosterRow) -> Vec<Change> {
+pub(super) fn worker(row: &RosterRow) -> Vec<Change> {
     let (worker, revision) = (row.worker, Revision(u64::try_from(row.since.as_micros()).unwrap_or(0)));
     let mut changes = vec![Change::WorkerJoined { revision, worker }];
     if !row.takes || row.order != Order::Resume {
@@ -50,7 +50,7 @@ fn worker(row: &RosterRow) -> Vec<Change> {
     changes
 }
 
-fn job(job: JobId, record: Record) -> Vec<Change> {
+pub(super) fn job(job: JobId, record: Record) -> Vec<Change> {
     let Record { state, grant, born } = record;
     let added = Change::JobAdded { revision: born, job: job.clone() };
     let assigned = |worker, epoch| Change::JobAssigned { revision: grant, job: job.clone(), worker, epoch };

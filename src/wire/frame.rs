@@ -169,7 +169,8 @@ pub(crate) fn released(bytes: &[u8]) -> Result<Released, Malformed> {
     Ok(Released { job: fields.job()?, grant: fields.revision()? })
 }
 
-/// A message on the channel of changes, or in the journal. Kinds that a later release adds are passed over.
+/// A message on the channel of changes, or in the journal. Kinds that a later release adds are passed over. What is not in
+/// the order of its revisions, all between `previous` and `last`, is malformed: nobody would know what it comes after.
 pub(crate) fn batch(bytes: &[u8]) -> Result<Batch, Malformed> {
     let mut fields = Fields::new(bytes)?;
     let (last, previous) = (fields.revision()?, fields.revision()?);
@@ -183,7 +184,14 @@ pub(crate) fn batch(bytes: &[u8]) -> Result<Batch, Malformed> {
         changes.extend(fields.change()?);
         rest = fields.finish()?;
     }
-    Ok(Batch { last, previous, changes })
+    let revisions = changes.iter().map(|change| change.revision().unwrap_or_default());
+    let begins = previous < revisions.clone().next().unwrap_or(last);
+    let ends = revisions.clone().next_back().unwrap_or(last) <= last;
+    if begins && ends && revisions.is_sorted_by(|one, next| one < next) {
+        Ok(Batch { last, previous, changes })
+    } else {
+        Err(Malformed)
+    }
 }
 
 #[cfg(test)]
@@ -198,20 +206,97 @@ mod tests {
         bytes
     }
 
+    /// `changes`: each packed already.
+    fn pack_batch(last: u64, previous: u64, changes: &[Vec<u8>]) -> Vec<u8> {
+        let head = rmp_serde::to_vec(&(1, last, previous)).expect("encodes");
+        let mut count = Vec::new();
+        rmp::encode::write_array_len(&mut count, u32::try_from(changes.len()).unwrap()).expect("encodes");
+        [&[0x94], &head[1..], &count, &changes.concat()].concat()
+    }
+
+    /// One of each kind, with revisions from 1 on.
+    fn one_of_each(job: &JobId, worker: WorkerId) -> (Vec<Change>, Vec<Vec<u8>>) {
+        let (text, number) = (job.as_str(), worker.0);
+        let job = || job.clone();
+        let r = Revision;
+        let pairs = vec![
+            (Change::JobAdded { revision: r(1), job: job() }, pack(&(1, 1, text), b"")),
+            (
+                Change::JobAssigned { revision: r(2), job: job(), worker, epoch: Epoch(2) },
+                pack(&(2, 2, text, number), b""),
+            ),
+            (Change::JobUpdated { revision: r(3), job: job() }, pack(&(3, 3, text), b"")),
+            (Change::JobMoving { revision: r(4), job: job() }, pack(&(4, 4, text), b"")),
+            (Change::JobReleased { revision: r(5), job: job(), worker }, pack(&(5, 5, text, number), b"")),
+            (Change::JobDeleted { revision: r(6), job: job() }, pack(&(6, 6, text), b"")),
+            (Change::JobQuarantined { revision: r(7), job: job() }, pack(&(7, 7, text), b"")),
+            (Change::JobRequeued { revision: r(8), job: job() }, pack(&(8, 8, text), b"")),
+            (Change::WorkerJoined { revision: r(11), worker }, pack(&(11, 11, number), b"")),
+            (Change::WorkerDraining { revision: r(12), worker }, pack(&(12, 12, number), b"")),
+            (Change::WorkerResumed { revision: r(13), worker }, pack(&(13, 13, number), b"")),
+            (Change::WorkerLeft { revision: r(14), worker }, pack(&(14, 14, number), b"")),
+            (Change::WorkerExpired { revision: r(15), worker }, pack(&(15, 15, number), b"")),
+        ];
+        pairs.into_iter().unzip()
+    }
+
+    proptest! {
+        #[test]
+        fn a_batch_is_read_as_it_was_written_and_what_a_later_release_adds_is_passed_over(
+            job in "[^\\p{Cc}]{1,63}", worker in any::<u64>(), kind in prop_oneof![Just(0), Just(9), Just(10), 16..u64::MAX],
+            at in 0..14_usize, field in "[a-z]{0,40}",
+        ) {
+            let (changes, packed) = one_of_each(&JobId::new(job).unwrap(), WorkerId(worker));
+            let expected = Batch { last: Revision(15), previous: Revision(0), changes };
+            prop_assert_eq!(batch(&pack_batch(15, 0, &packed)), Ok(expected.clone()));
+            // A change of another kind, fields behind a change's own, and fields behind the changes.
+            let mut more = packed.clone();
+            more.insert(at, pack(&(kind, 9, &field, worker, true, 0.5), b""));
+            if at != 0 {
+                let [0x90..0x9f, ..] = &mut more[0][..] else { panic!("a short array") };
+                more[0][0] += 2;
+                more[0].extend(pack(&(&field, worker), b"").split_off(1));
+            }
+            let mut bytes = pack_batch(15, 0, &more);
+            bytes[0] += 1;
+            bytes.extend(pack(&(&field,), b"").split_off(1));
+            prop_assert_eq!(batch(&bytes), Ok(expected));
+        }
+
+        #[test]
+        fn a_batch_that_was_cut_off_or_altered_does_not_panic(
+            job in "[a-z]{1,40}", at in any::<prop::sample::Index>(), byte in any::<u8>(),
+        ) {
+            let (_, packed) = one_of_each(&JobId::new(job).unwrap(), WorkerId(1 << 40));
+            let mut bytes = pack_batch(15, 0, &packed);
+            prop_assert!((0..bytes.len()).all(|end| batch(&bytes[..end]).is_err()));
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(Batch { last, previous, changes }) = batch(&bytes) {
+                let mut revisions = vec![previous];
+                revisions.extend(changes.iter().filter_map(Change::revision));
+                prop_assert!(revisions.is_sorted_by(|one, next| one < next) && *revisions.last().unwrap() <= last);
+            }
+        }
+    }
+
     proptest! {
         // Promise: no input, however hostile, panics.
         #[test]
         fn any_bytes_are_a_message_or_malformed(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (frame(&bytes), control(&bytes), released(&bytes));
+            let _ = (frame(&bytes), control(&bytes), released(&bytes), batch(&bytes));
         }
 
         #[test]
         fn a_header_with_any_bytes_behind_it_does_not_panic(
-            head in prop_oneof![Just(vec![0x96, 1]), Just(vec![0xdc, 0xff, 0xff, 1]), Just(vec![0x93, 1])],
+            head in prop_oneof![
+                Just(vec![0x96, 1]), Just(vec![0xdc, 0xff, 0xff, 1]), Just(vec![0x93, 1]), Just(vec![0x94, 1, 9, 1]),
+                Just(vec![0x94, 1, 9, 1, 0x92, 0x93]), Just(vec![0x94, 1, 9, 1, 0x91, 0x94, 2, 5, 0xa1, b'a']),
+            ],
             rest in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
             let bytes = [head, rest].concat();
-            let _ = (frame(&bytes), control(&bytes), released(&bytes));
+            let _ = (frame(&bytes), control(&bytes), released(&bytes), batch(&bytes));
         }
 
         #[test]
@@ -299,6 +384,44 @@ mod tests {
         assert_eq!(frame(&[0x96, 1, 1, 0, 1, 0xdb, 0xff, 0xff, 0xff, 0xff, b'a']), Err(Malformed));
         assert_eq!(frame(&[0xdc, 0xff, 0xff, 1, 1, 0, 3]).map(|_| ()), Ok(()), "fenced reads no further");
         assert_eq!(released(&[0x93, 1, 0xc6, 0xff, 0xff, 0xff, 0xff, 1]), Err(Malformed));
+        // Four thousand million changes, an id of 4 GiB, a change of 65,535 fields, a field of 4 GiB behind it.
+        assert_eq!(
+            batch(&[0x94, 1, 9, 1, 0xdd, 0xff, 0xff, 0xff, 0xff, 0x93, 3, 5, 0xa1, b'a']),
+            Err(Malformed)
+        );
+        assert_eq!(
+            batch(&[0x94, 1, 9, 1, 0x91, 0x93, 1, 5, 0xdb, 0xff, 0xff, 0xff, 0xff, b'a']),
+            Err(Malformed)
+        );
+        assert_eq!(batch(&[0x94, 1, 9, 1, 0x91, 0xdc, 0xff, 0xff, 1, 5, 0xa1, b'a']), Err(Malformed));
+        assert_eq!(
+            batch(&[0x94, 1, 9, 1, 0x91, 0x94, 1, 5, 0xa1, b'a', 0xdb, 0xff, 0xff, 0xff, 0xff]),
+            Err(Malformed)
+        );
+    }
+
+    #[test]
+    fn a_batch_of_another_version_or_out_of_order_is_malformed() {
+        let (_, packed) = one_of_each(&JobId::new("job").unwrap(), WorkerId(7));
+        let mut other = pack_batch(15, 0, &packed);
+        other[1] = 2;
+        assert_eq!(batch(&other), Err(Malformed));
+        let swapped = [packed[1].clone(), packed[0].clone()];
+        let twice = [packed[0].clone(), packed[0].clone()];
+        for (last, previous, changes) in
+            [(15, 0, &swapped[..]), (15, 0, &twice), (14, 0, &packed), (15, 1, &packed)]
+        {
+            assert_eq!(
+                batch(&pack_batch(last, previous, changes)),
+                Err(Malformed),
+                "{last} after {previous}"
+            );
+        }
+        assert_eq!(batch(&pack_batch(5, 5, &[])), Err(Malformed));
+        let nothing = Batch { last: Revision(6), previous: Revision(5), changes: Vec::new() };
+        assert_eq!(batch(&pack_batch(6, 5, &[])), Ok(nothing));
+        let negative = pack(&(1, -5, "job"), b"");
+        assert_eq!(batch(&pack_batch(6, 5, &[negative])), Err(Malformed));
     }
 
     #[test]

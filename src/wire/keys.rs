@@ -19,6 +19,8 @@ pub(crate) struct Keys {
     pub(crate) crashes: String,
     pub(crate) quarantine: String,
     pub(crate) watch: String,
+    /// Written by whoever waits for replicas.
+    pub(crate) durable: String,
     /// A stream, and the channel of the same name: what happens, for watchers.
     pub(crate) changes: String,
     /// Channel: changes of membership, for every participant.
@@ -49,6 +51,7 @@ impl Keys {
             crashes: key("crashes"),
             quarantine: key("quarantine"),
             watch: key("watch"),
+            durable: key("durable"),
             changes: key("changes"),
             control: key("control"),
             released: key("released"),

@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, Revision};
 use crate::job::Dropped;
 use crate::message::{CloseReason, DeleteReason, Order, Page, Terms};
-use crate::redis::store::{BATCH_JOBS, Beat, Ended, Joined, Lock, Member};
+use crate::redis::store::{BATCH_MOVES, Beat, Ended, Joined, Lock, Member};
 use crate::shell::backoff::Backoff;
 use crate::shell::link::{Link, LinkEvent};
 use crate::shell::takeover::Takeover;
@@ -272,7 +272,7 @@ impl Driver {
             return;
         }
         self.releasing = true;
-        let batch = self.release_queue.len().min(BATCH_JOBS);
+        let batch = self.release_queue.len().min(BATCH_MOVES);
         let jobs: Vec<_> = self.release_queue.drain(..batch).collect();
         let (cluster, worker) = (self.cluster.clone(), self.member.worker);
         self.work.push(Box::pin(async move {

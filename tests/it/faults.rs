@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use assemblage::{CloseReason, JobId};
 
+use crate::support::proxy::Proxy;
 use crate::support::{Ledger, RedisServer, add_jobs, builder, cluster, until};
 
 /// A TTL that outlives a restart of the server.
@@ -123,4 +124,26 @@ async fn an_add_that_timed_out_is_not_carried_out_later() {
     until("the next is taken", || async { master.add(&"next").await.is_ok() }).await;
     let payloads = master.stats().await.unwrap();
     assert_eq!(payloads.jobs, 1, "the late one is not there");
+}
+
+// The server's clock is learned from answers, and an answer may have been long on its way: the latest time of a later add
+// must not be later for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_add_that_timed_out_is_not_carried_out_later_although_connecting_was_slow() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    let timeout = Duration::from_millis(1_200);
+    let slow = Duration::from_millis(150);
+    proxy.delay(slow);
+    let cluster = builder().lock_ttl(LONG).command_timeout(timeout).connect_url(proxy.url()).await.unwrap();
+    let master = cluster.master().await.unwrap();
+    proxy.pass();
+    master.add(&"first").await.unwrap(); // from here on the server has the script
+    server.pause();
+    let error = master.add(&"late").await.unwrap_err();
+    assert_eq!(error.kind(), assemblage::ErrorKind::Timeout, "{error}");
+    tokio::time::sleep(slow / 4).await; // what comes now was given up on, by less than the connection was slow
+    server.resume();
+    until("the next is taken", || async { master.add(&"next").await.is_ok() }).await;
+    assert_eq!(master.stats().await.unwrap().jobs, 2, "the late one is not there");
 }

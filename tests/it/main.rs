@@ -2,13 +2,17 @@
 
 mod support;
 
+mod checker;
 mod cluster_mode;
 mod faults;
 mod fences;
 mod house;
+mod leaks;
 mod old_interface;
 mod placement;
+mod proxy;
 mod releasing;
+mod replicas;
 mod serve;
 mod takeover;
 mod watching;

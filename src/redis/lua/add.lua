@@ -55,11 +55,11 @@ for i = 4, #ARGV, 2 do
     born = int(rev)
     redis.call('HSET', K.jobs, job, payload)
     note(JOB_ADDED, job, nil, rev)
-    local worker, load, terms = choose(false, 0)
+    local worker, load, terms = choose()
     if worker then
       -- Each change that is told has a revision of its own.
       local grant = is_watched() and tick() or rev
-      hand(job, born, nil, payload, grant, 0, worker, load, terms)
+      hand(job, born, nil, payload, grant, worker, load, terms)
       code = 1
     else
       wait(job, born, nil)

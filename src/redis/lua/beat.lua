@@ -72,10 +72,10 @@ elseif current[1] ~= terms or not rank then
   rank = redis.call('ZRANK', K.load, worker)
 end
 
-publish_changes()
 if revision then
   redis.call('SET', K.rev, int(revision))
 end
+publish_changes()
 
 local waiting = has_room() and redis.call('ZCARD', K.pending) or 0
 local other, other_ms = earliest_but(worker)

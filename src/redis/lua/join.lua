@@ -70,7 +70,9 @@ if first then
 end
 if member then -- also if its lock has ended: it may revive it
   redis.call('HSET', K.terms, last .. ':order', 'evict')
-  note(WORKER_DRAINING, tonumber(last))
+  if redis.call('HEXISTS', K.terms, last) == 1 then
+    note(WORKER_DRAINING, tonumber(last))
+  end
   dismiss(last)
   send(last, tick(), { 0, 0, 0, ATTEND })
 elseif last and ends > now_ms then

@@ -38,10 +38,10 @@ if redis.call('HGET', K.meta, 'incarnation') ~= incarnation or not redis.call('Z
   return { 0, 0, 0 }
 end
 
-if redis.call('HDEL', K.workers, worker) == 1 then
+local member = redis.call('HDEL', K.workers, worker) == 1
+if redis.call('HDEL', K.inbox, worker) == 1 and member then -- who only reserved its number was no worker yet
   note(WORKER_LEFT, tonumber(worker))
 end
-redis.call('HDEL', K.inbox, worker)
 dismiss(worker)
 local moved, left = evict(worker, limit)
 if left == 0 then

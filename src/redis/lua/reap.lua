@@ -68,7 +68,9 @@ redis.call('DEL', K.lock)
 local kept
 if redis.call('HDEL', K.workers, worker) == 1 then
   dismiss(worker)
-  note(WORKER_EXPIRED, tonumber(worker))
+  if redis.call('HEXISTS', K.inbox, worker) == 1 then -- who only reserved its number was no worker yet
+    note(WORKER_EXPIRED, tonumber(worker))
+  end
   send(worker, tick(), { 0, 0, 0, FENCED })
   sent[worker] = nil
   note_end(worker, deadline, window)

@@ -1,7 +1,7 @@
 -- rebalance: asks the most loaded workers to give up a part of what they hold above their share. One step.
 --
--- The jobs stay where they are until their owners let go of them, and then go to the least loaded, as any job does. A
--- worker that has jobs on their way is asked for nothing more. Nobody is asked as long as the difference is within
+-- The jobs stay where they are until their owners let go of them, and then go to the least loaded, as any job does. No
+-- more than the part is on its way at once. Nobody is asked as long as the difference is within
 -- the hysteresis or what one job makes, or who is given jobs has changed lately: a worker that is replaced is to be
 -- back before its part is given away. A worker above its capacity gives what is above it, at once.
 --
@@ -14,7 +14,7 @@
 -- KEYS[7] watch
 -- KEYS[8] changes
 -- ARGV[1] inbox channel   prefix, the worker's number follows
--- ARGV[2] share   of the difference that moves in one step, in thousandths
+-- ARGV[2] share   of what a worker holds above its fair share that may be on its way at once, in thousandths
 -- ARGV[3] hysteresis   of the fair share that is let be, in thousandths
 -- ARGV[4] delay   ms
 -- ARGV[5] limit   jobs
@@ -42,23 +42,24 @@ end
 
 local function mark(giver, count)
   local low, high = range_of(giver.worker)
-  -- Some may be on their way out already.
-  for _, job in ipairs(redis.call('ZRANGE', K.assigned, low, high, 'BYSCORE', 'LIMIT', 0, 2 * count)) do
+  -- Those before are on their way already, more or less; and some may be deleted.
+  local jobs = redis.call('ZRANGE', K.assigned, low, high, 'BYSCORE', 'LIMIT', giver.moving, 2 * count)
+  for _, job in ipairs(jobs) do
     local state, holder, grant, born, changed = owner_of(job)
-    if state == 'a' and holder == giver.worker and giver.moving < count then
+    if state == 'a' and holder == giver.worker and count > 0 then
       write_owner(job, 'm', holder, grant, born, changed)
       note(JOB_MOVING, job)
       send(holder, tick(), { 0, 0, 0, DELETE, job, tonumber(grant), REBALANCED })
-      giver.moving, marked = giver.moving + 1, marked + 1
+      giver.moving, marked, count = giver.moving + 1, marked + 1, count - 1
     end
   end
   set_moving(giver.worker, giver.moving)
 end
 
 for _, giver in ipairs(givers) do
-  local above = giver.capacity > 0 and giver.held - giver.capacity or 0
+  local above = giver.capacity > 0 and giver.held - giver.capacity - giver.moving or 0
   local count = math.min(above, room - coming - marked, limit - marked)
-  if giver.moving == 0 and count > 0 then
+  if count > 0 then
     mark(giver, count)
   end
 end
@@ -71,17 +72,16 @@ for _, taker in ipairs(quiet and takers or {}) do
     end
   end
   local fair = held / weight
-  local missing = math.min(math.ceil(fair * taker.weight), taker.held + room_of(taker)) - taker.held - coming
+  local missing = math.min(math.ceil(fair * taker.weight - taker.held), room_of(taker)) - coming
   for _, giver in ipairs(givers) do
     local worth = math.max(1 / giver.weight + 1 / taker.weight, hysteresis * fair)
-    local spare = math.ceil((giver.held - fair * giver.weight) * share)
+    -- Who is not above its share gives only if nobody else does: those above may be too light to give a whole job.
+    local least = coming + marked == 0 and 1 or 0
+    local spare = math.max(math.ceil((giver.held - fair * giver.weight) * share), least) - giver.moving
     local count = math.min(spare, missing - marked, limit - marked)
-    if giver.moving == 0 and giver.level - taker.level >= worth and count > 0 then
+    if giver.level - taker.level >= worth and count > 0 then
       mark(giver, count)
     end
-  end
-  if marked > 0 then
-    break
   end
 end
 

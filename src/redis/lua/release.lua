@@ -1,5 +1,5 @@
--- release: a worker has let go of a batch of jobs. A deleted one is gone; any other goes on to the least loaded. Then as
--- many jobs that wait are given out: room is never left beside one.
+-- release: a worker has let go of a batch of jobs. A deleted one is gone; any other goes on to the least loaded, its
+-- owner counting as one that holds it still. Then as many jobs that wait are given out: room is never left beside one.
 --
 -- Idempotent by the grant: what is not this worker's by that grant is left alone, and said.
 --

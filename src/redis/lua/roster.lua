@@ -1,6 +1,6 @@
 -- roster: a page of the workers, each as it describes itself and as the server sees it. Reads only.
 --
--- A worker that is there from the first page to the last is listed at least once.
+-- A worker that is there from the first page to the last is listed at least once. Who only reserved its number is none.
 --
 -- KEYS[1] workers
 -- KEYS[2] deadlines
@@ -23,7 +23,7 @@ local scan = redis.call('HSCAN', K.workers, cursor, 'COUNT', count)
 local reply = { 0, scan[1] }
 for i = 1, #scan[2], 2 do
   local worker, since, info = scan[2][i], string.match(scan[2][i + 1], '^(%d+) (.*)$')
-  if since then -- anything else was not written by reserve
+  if since and redis.call('HEXISTS', K.terms, worker .. ':ttl') == 1 then -- written by reserve, and has joined
     local n, deadline = #reply, tonumber(redis.call('ZSCORE', K.deadlines, worker) or '0')
     reply[n + 1], reply[n + 2], reply[n + 3] = tonumber(worker), tonumber(since), math.max(deadline - now_ms, 0)
     local low, high = range_of(worker)

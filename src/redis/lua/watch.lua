@@ -19,10 +19,14 @@ local ends, last = number_of(watch[1]), number_of(watch[2])
 if ends <= now_ms then
   last = tick()
   redis.call('DEL', K.changes)
-  redis.call('HSET', K.watch, 'from', int(last), 'last', int(last), 'length', length)
+  redis.call('HSET', K.watch, 'from', int(last), 'last', int(last), 'length', int(length))
   redis.call('SET', K.rev, int(last))
 elseif length > number_of(watch[3]) then
-  redis.call('HSET', K.watch, 'length', length)
+  redis.call('HSET', K.watch, 'length', int(length))
 end
-redis.call('HSET', K.watch, 'until', int(math.max(ends, now_ms + keep)))
+ends = math.max(ends, now_ms + keep)
+redis.call('HSET', K.watch, 'until', int(ends))
+-- Nothing is left of it when nobody has watched for so long.
+redis.call('PEXPIRE', K.watch, int(ends - now_ms))
+redis.call('PEXPIRE', K.changes, int(ends - now_ms))
 return { 1, last }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{BATCH_JOBS, Store, arg, num};
+use super::{BATCH_JOBS, BATCH_MOVES, Store, arg, num};
 use crate::error::Result;
 use crate::id::{JobId, Revision, WorkerId};
 use crate::redis::script;
@@ -166,7 +166,7 @@ impl Store {
     pub(crate) async fn place(&self) -> Result<Placed> {
         let k = &self.keys;
         let keys = self.moving_keys();
-        let args = vec![arg(&k.inbox_channel), num(BATCH_JOBS as u64)];
+        let args = vec![arg(&k.inbox_channel), num(BATCH_MOVES as u64)];
         let mut reply = self.run("giving out waiting jobs", &script::PLACE, &keys, args).await?;
         let (placed, waiting) = (reply.int()?, reply.int()?);
         Ok(Placed { placed, waiting, pause: Duration::from_millis(reply.int()?) })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{BATCH_BYTES, BATCH_JOBS, Late, PROTOCOL, Store, arg, millis, num};
+use super::{BATCH_BYTES, BATCH_JOBS, BATCH_MOVES, Late, PROTOCOL, Store, arg, millis, num};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, Revision, WorkerId};
 use crate::message::{Cursor, Order, Page, Row, RowState, Terms};
@@ -160,8 +160,8 @@ impl Store {
         let k = &self.keys;
         let candidate = Uuid::now_v7().simple().to_string();
         let args = vec![num(PROTOCOL), arg(candidate), arg(run_id)];
-        let sent = Instant::now();
         let mut reply = self.run("opening the cluster", &script::OPEN, &[&k.meta, &k.rev], args).await?;
+        let heard = Instant::now();
         reply.int()?;
         let protocol = reply.int()?;
         if protocol != PROTOCOL {
@@ -174,7 +174,7 @@ impl Store {
             ));
         }
         let _lifted = reply.revision()?;
-        self.note_time(reply.int()?, sent);
+        self.note_time(reply.int()?, heard);
         Ok(Opened { incarnation: reply.text()?.into() })
     }
 
@@ -336,7 +336,7 @@ impl Store {
             arg(&k.released),
             arg(&k.control),
             num(member.worker.get()),
-            num(BATCH_JOBS as u64),
+            num(BATCH_MOVES as u64),
             arg(&*member.incarnation),
         ];
         let mut reply = self.run("leaving the cluster", &script::LEAVE, &keys, args).await?;
@@ -360,7 +360,7 @@ impl Store {
                 arg(&k.released),
                 arg(&k.control),
                 num(worker.get()),
-                num(BATCH_JOBS as u64),
+                num(BATCH_MOVES as u64),
                 num(not_after),
                 num(suspicion.crashes),
                 millis(suspicion.window),

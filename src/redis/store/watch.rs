@@ -29,11 +29,15 @@ impl Store {
         let k = &self.keys;
         let args = vec![num(after.get()), num(BATCHES)];
         let mut reply =
-            self.run("asking for changes", &script::HISTORY, &[&k.watch, &k.changes], args).await?;
+            self.run("asking for changes", &script::HISTORY, &[&k.watch, &k.changes, &k.rev], args).await?;
         let (reaches, target, more) = (reply.int()? == 1, reply.revision()?, reply.int()? == 1);
         let mut batches = Vec::with_capacity(reply.len());
         while !reply.is_empty() {
-            batches.push(frame::batch(&reply.bytes()?).map_err(|_| reply.unexpected())?);
+            // One that is not understood cannot be told: as good as lost.
+            let Ok(batch) = frame::batch(&reply.bytes()?) else {
+                return Ok(History { reaches: false, target, batches: Vec::new(), more: false });
+            };
+            batches.push(batch);
         }
         Ok(History { reaches, target, batches, more })
     }

@@ -24,11 +24,12 @@ use fred::types::{Builder, Value};
 
 use crate::error::Result;
 use crate::id::{JobId, Revision, WorkerId};
-use crate::message::{Body, SPAN, Terms};
+use crate::message::{Body, Frame, Order, SPAN, Terms};
 use crate::redis::connect::Commands;
 use crate::redis::script::{self, Script};
 use crate::redis::store::{
     AddCode, Beat, DeleteCode, Due, Ended, Entry, Joined, Lock, Member, Reap, Refusal, Store, Suspicion,
+    UpdateCode,
 };
 use crate::test_server::{Connection, RedisServer, Reply};
 use crate::wire::frame;
@@ -59,6 +60,8 @@ pub(super) struct Bench {
     /// Key and field -> the value that is compared, and as it is shown.
     seen: BTreeMap<String, (Vec<u8>, String)>,
     revisions: BTreeMap<u64, String>,
+    /// Inbox -> its last frame.
+    chains: BTreeMap<String, Revision>,
 }
 
 /// Of a worker that has no wishes.
@@ -109,7 +112,8 @@ impl Bench {
             ears.command(&["SSUBSCRIBE", &channel]);
         }
         let (seen, revisions) = (BTreeMap::new(), BTreeMap::new());
-        let mut bench = Self { server, store, keys, incarnation, client, raw, ears, seen, revisions };
+        let chains = BTreeMap::new();
+        let mut bench = Self { server, store, keys, incarnation, client, raw, ears, seen, revisions, chains };
         bench.look();
         bench
     }
@@ -192,6 +196,53 @@ impl Bench {
         self.add_all(&[(id(job), Bytes::from(payload))]).await.expect("an answer")[0]
     }
 
+    /// A worker on such terms.
+    pub(super) async fn joined_on(&self, terms: Terms) -> Member {
+        let member = self.reserved().await;
+        let entry = Entry { terms, ..entry(JOINED) };
+        self.store.join(&member, &entry).await.expect("an answer").expect("it may join");
+        member
+    }
+
+    /// A worker of that name, whose jobs are kept for `grace`; it takes the name if it may.
+    pub(super) async fn joined_as(&self, name: &str, grace: Duration, usurp: bool) -> Member {
+        let member = self.reserved().await;
+        let entry = Entry { name: Some((name.into(), grace)), usurp, ..entry(JOINED) };
+        self.store.join(&member, &entry).await.expect("an answer").expect("it may join");
+        member
+    }
+
+    pub(super) async fn beat_on(&self, member: &Member, terms: Terms) -> Beat {
+        let lock = Lock { terms, ..lock(JOINED, false) };
+        self.store.beat(member, &lock).await.expect("an answer").expect("it is a member")
+    }
+
+    pub(super) async fn order(&self, worker: WorkerId, order: Order) -> bool {
+        self.store.order(worker, order).await.expect("an answer")
+    }
+
+    pub(super) async fn update(&self, job: &str, payload: &'static str) -> UpdateCode {
+        self.store.update(&[(id(job), Bytes::from(payload))]).await.expect("an answer")[0]
+    }
+
+    /// A whole step of rebalancing without hysteresis, at once.
+    pub(super) async fn rebalance(&self) -> usize {
+        self.store.rebalance(1.0, 0.0, Duration::ZERO).await.expect("an answer")
+    }
+
+    /// Releases what its worker was given last.
+    pub(super) async fn release_now(&mut self, job: &str) {
+        let record = self.command(&["HGET", "@owner", job]).text();
+        let fields: Vec<u64> = record.split(' ').filter_map(|field| field.parse().ok()).collect();
+        assert!(self.release(WorkerId(fields[0]), job, Revision(fields[1])).await, "{job}: {record}");
+    }
+
+    /// Who holds the job: the first two fields of its record.
+    pub(super) fn holder(&mut self, job: &str) -> String {
+        let record = self.command(&["HGET", "@owner", job]).text();
+        record.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    }
+
     pub(super) async fn delete(&self, job: &str, born: Option<Revision>) -> DeleteCode {
         self.store.delete(&[(id(job), born)]).await.expect("an answer")[0]
     }
@@ -217,8 +268,8 @@ impl Bench {
     }
 
     /// A batch of a reap, of so many jobs, as whoever would stop after it.
-    pub(super) async fn reap_batch(&self, worker: WorkerId, limit: usize) -> Value {
-        let (number, limit) = (worker.to_string(), limit.to_string());
+    pub(super) async fn reap_batch(&self, worker: WorkerId, limit: usize, crashes: u32) -> Value {
+        let (number, limit, crashes) = (worker.to_string(), limit.to_string(), crashes.to_string());
         let channels = self.channels();
         let [inbox, released, control] = channels.each_ref().map(|name| name.as_bytes());
         let args = [
@@ -228,7 +279,7 @@ impl Bench {
             number.as_bytes(),
             limit.as_bytes(),
             b"9000000000000000",
-            b"0",
+            crashes.as_bytes(),
             b"60000",
         ];
         self.run(&script::REAP, worker, &args).await.expect("an answer")
@@ -270,6 +321,19 @@ impl Bench {
         self.look();
     }
 
+    /// A worker is dead since a moment ago: its lock has ended, and its last heartbeat came after all that it was given.
+    pub(super) async fn crashed(&mut self, worker: WorkerId) {
+        self.command(&["HSET", "@terms", &format!("{worker}:ttl"), "2"]);
+        self.look(); // a millisecond
+        let ended = now_ms() + 2;
+        self.command(&["ZADD", "@deadlines", &ended.to_string(), &worker.to_string()]);
+        until("it is over", || now_ms() > ended).await;
+    }
+
+    pub(super) async fn reap_suspecting(&self, worker: WorkerId, crashes: u32) -> Reap {
+        self.store.reap(worker, TIMEOUT, Suspicion { crashes, ..TRUST }).await.expect("an answer").0
+    }
+
     /// The name of a revision in what [`look`](Self::look) shows.
     pub(super) fn name(&self, revision: Revision) -> String {
         self.revisions.get(&revision.get()).cloned().unwrap_or_else(|| revision.to_string())
@@ -290,7 +354,7 @@ impl Bench {
         let mut now = BTreeMap::new();
         for (key, fields) in &dump {
             for (field, value) in fields {
-                let place = format!("{key} {}", field.escape_ascii());
+                let place = self.plain(&format!("{key} {}", field.escape_ascii()));
                 let shown = self.shown(key, value);
                 // What is left of a time is another in each millisecond.
                 let left = key == "deadlines" || key.starts_with("lock:");
@@ -325,10 +389,22 @@ impl Bench {
                 "hash" => self.command(&["HGETALL", &name]),
                 "zset" => self.command(&["ZRANGE", &name, "0", "-1", "WITHSCORES"]),
                 "string" => Reply::Array(vec![Reply::Bulk(Vec::new()), self.command(&["GET", &name])]),
+                // What is in it is compared where it is about that: watching.rs.
+                "stream" => {
+                    let entries = self.command(&["XRANGE", &name, "-", "+"]);
+                    let ids = entries.list().iter().map(|entry| entry.list()[0].clone());
+                    Reply::Array(ids.flat_map(|id| [id, Reply::Bulk(b"a batch".to_vec())]).collect())
+                }
                 other => panic!("nobody writes a {other} ({name})"),
             };
-            let fields: Fields =
+            let mut fields: Fields =
                 read.list().chunks(2).map(|pair| (bytes(&pair[0]), bytes(&pair[1]))).collect();
+            // At once: a random text may look like a revision.
+            for (_, value) in &mut fields {
+                if *value == *self.incarnation.as_bytes() {
+                    *value = b"ME".to_vec();
+                }
+            }
             dump.push((name.strip_prefix(&self.key("")).unwrap_or(&name).to_owned(), fields));
         }
         for (key, fields) in &mut dump {
@@ -357,7 +433,7 @@ impl Bench {
                 assert!((now_ms() - since).abs() < 20_000, "{text}");
                 info.to_owned()
             }
-            "terms" | "crashes" | "quarantine" => {
+            "terms" | "crashes" | "quarantine" | "watch" => {
                 let times = numbers(value).into_iter().filter(|number| is_time(*number));
                 let text = times.fold(text.clone(), |text, time| text.replace(&time.to_string(), "T"));
                 self.plain(&text)
@@ -373,7 +449,7 @@ impl Bench {
     }
 
     fn plain(&self, text: &str) -> String {
-        let mut plain = text.replace(&*self.incarnation, "ME");
+        let mut plain = text.to_owned();
         for number in numbers(text.as_bytes()) {
             if let Some(name) = self.revisions.get(&number) {
                 plain = plain.replace(&number.to_string(), name);
@@ -401,6 +477,7 @@ impl Bench {
                 }
                 _ => {
                     let frame = frame::frame(&payload).expect("a frame");
+                    self.check_chain(&channel, &frame);
                     let body = match frame.body {
                         Body::Add { job, born, payload } => {
                             format!("add {job} {born} \"{}\"", payload.escape_ascii())
@@ -416,6 +493,17 @@ impl Bench {
                 }
             };
             heard.push(format!("{channel} <- {text}"));
+        }
+    }
+
+    /// Promise: a lost frame shows. Each names the one before it on its inbox, and no two have one revision.
+    fn check_chain(&mut self, inbox: &str, frame: &Frame) {
+        let Frame { revision, previous, .. } = frame;
+        assert!(previous < revision, "{inbox}: {frame:?}");
+        assert!(self.chains.values().all(|last| last != revision), "two of one revision: {frame:?}");
+        // The inbox of the dead is gone, and a frame to it begins anew.
+        if let Some(last) = self.chains.insert(inbox.to_owned(), *revision).filter(|_| previous.0 != 0) {
+            assert_eq!(*previous, last, "{inbox}: {frame:?}");
         }
     }
 }

@@ -8,19 +8,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::redis::script::{ALL, Script};
 
 /// In the order in which a script has them.
-const LIBRARIES: [&str; 6] = [
+const LIBRARIES: [&str; 10] = [
     include_str!("../lua/lib/base.lua"),
+    include_str!("../lua/lib/changes.lua"),
     include_str!("../lua/lib/push.lua"),
     include_str!("../lua/lib/terms.lua"),
+    include_str!("../lua/lib/member.lua"),
+    include_str!("../lua/lib/look.lua"),
+    include_str!("../lua/lib/give.lua"),
     include_str!("../lua/lib/suspicion.lua"),
     include_str!("../lua/lib/placement.lua"),
     include_str!("../lua/lib/shares.lua"),
 ];
 
 /// Commands that only read; any other needs a script that may write.
-const READS: [&str; 14] = [
-    "EXISTS", "GET", "HEXISTS", "HGET", "HLEN", "HMGET", "HSCAN", "TIME", "ZCARD", "ZCOUNT", "ZRANGE",
-    "ZRANK", "ZSCORE", "PTTL",
+const READS: [&str; 16] = [
+    "EXISTS", "GET", "HEXISTS", "HGET", "HLEN", "HMGET", "HSCAN", "TIME", "TYPE", "XRANGE", "ZCARD",
+    "ZCOUNT", "ZRANGE", "ZRANK", "ZSCORE", "PTTL",
 ];
 
 #[derive(Default)]
@@ -276,7 +280,7 @@ fn a_broken_contract_is_found() {
     let changes = [
         ("add", "-- KEYS[7] inbox\n", ""),
         ("add", "-- KEYS[2] jobs\n-- KEYS[3] owner\n", "-- KEYS[2] owner\n-- KEYS[3] jobs\n"),
-        ("add", "-- KEYS[8] terms\n", "-- KEYS[8] terms\n-- KEYS[9] meta\n"),
+        ("add", "-- KEYS[10] changes\n", "-- KEYS[10] changes\n-- KEYS[11] meta\n"),
         ("add", "-- KEYS[7] inbox", "-- KEYS[6] inbox"),
         ("add", "-- ARGV[2] not_after", "-- ARGV[1] not_after"),
         ("add", "-- ARGV[2] not_after", "-- ARGV[2] deadline"),

@@ -112,19 +112,18 @@ async fn without_a_worker_jobs_wait_and_place_gives_out_the_oldest_first() {
     assert_eq!(bench.look(), NOTHING);
 }
 
-// A batch of the store is 200: what is left is told, and the next call goes on.
+// A batch of the store is 100: what is left is told, and the next call goes on.
 #[tokio::test]
 async fn place_says_how_many_still_wait() {
     let mut bench = Bench::new().await;
-    let jobs: Vec<_> = (0..250).map(|job| (id(&format!("{job:03}")), Bytes::new())).collect();
-    bench.add_all(&jobs[..200]).await.unwrap();
-    bench.add_all(&jobs[200..]).await.unwrap();
+    let jobs: Vec<_> = (0..150).map(|job| (id(&format!("{job:03}")), Bytes::new())).collect();
+    bench.add_all(&jobs).await.unwrap();
     bench.joined().await;
     let first = bench.store.place().await.unwrap();
     let second = bench.store.place().await.unwrap();
-    assert_eq!((first.placed, first.waiting, second.placed, second.waiting), (200, 50, 50, 0));
+    assert_eq!((first.placed, first.waiting, second.placed, second.waiting), (100, 50, 50, 0));
     bench.look();
-    assert_eq!(bench.command(&["ZSCORE", "@load", "1"]).text(), "250");
+    assert_eq!(bench.command(&["ZSCORE", "@load", "1"]).text(), "150");
 }
 
 // Promise: one owner. A deleted job is held until its owner lets go; who waits for that is told.
@@ -219,6 +218,8 @@ async fn a_job_added_again_while_releasing_waits_for_that() {
             "inbox:2 <- r6 after r2: add a r5 \"two\"",
         ]
     );
+    assert!(!bench.release(members[0].worker, "a", first).await);
+    assert_eq!(bench.look(), NOTHING);
 }
 
 #[tokio::test]
@@ -244,17 +245,20 @@ async fn a_release_counts_only_from_the_owner_and_by_its_grant() {
     assert_eq!(bench.store.release(members[0].worker, &batch).await.unwrap(), [false, false]);
     assert!(!bench.release(members[1].worker, "a", grant).await);
     assert_eq!(bench.look(), NOTHING);
-    // Handed back without a delete: it goes on by a new grant, and nobody is told of a deletion.
+    // Handed back without a delete: it goes on by a new grant, to another rather than back to where it comes from, and
+    // nobody is told of a deletion.
     let batch = [(id("a"), grant), (id("a"), grant)];
     assert_eq!(bench.store.release(members[0].worker, &batch).await.unwrap(), [true, false]);
     assert_eq!(
         bench.look(),
         [
-            "assigned a: 1/r4",
-            "inbox 1: r4",
-            "owner a: a 1 r4 r3",
+            "assigned a: 2/r4",
+            "inbox 2: r4",
+            "load 1: 0",
+            "load 2: 1",
+            "owner a: a 2 r4 r3",
             "rev: r4",
-            "inbox:1 <- r4 after r3: add a r3 \"one\"",
+            "inbox:2 <- r4 after r2: add a r3 \"one\"",
         ]
     );
 }
@@ -264,9 +268,10 @@ async fn a_release_counts_only_from_the_owner_and_by_its_grant() {
 async fn what_comes_too_late_is_not_done() {
     let (mut bench, _) = Bench::with_workers(1).await;
     let inbox = bench.keys.inbox_channel.clone();
-    for script in [&script::ADD, &script::DELETE] {
-        let late =
-            bench.run(script, WorkerId(1), &[inbox.as_bytes(), b"1000", b"a", b"0"]).await.unwrap_err();
+    let add: &[&[u8]] = &[inbox.as_bytes(), b"1000", b"9", b"a", b"0"];
+    let others: &[&[u8]] = &[inbox.as_bytes(), b"1000", b"a", b"0"];
+    for (script, args) in [(&script::ADD, add), (&script::DELETE, others), (&script::UPDATE, others)] {
+        let late = bench.run(script, WorkerId(1), args).await.unwrap_err();
         let now = late.details().strip_prefix("LATE ").unwrap_or_else(|| panic!("{late}"));
         assert!(now.split(' ').next().unwrap().parse::<u64>().unwrap() > 1_700_000_000_000_000, "{late}");
         assert_eq!(bench.look(), NOTHING);
@@ -276,22 +281,26 @@ async fn what_comes_too_late_is_not_done() {
     assert_eq!(bench.add("a", "one").await.0, AddCode::Assigned);
     bench.store.note_time(0, Instant::now());
     assert!(matches!(bench.delete("a", None).await, DeleteCode::Releasing { .. }));
+    // One that names its life may come at any time.
+    bench.store.note_time(0, Instant::now());
+    assert!(matches!(bench.delete("a", Some(Revision(1))).await, DeleteCode::Releasing { .. }));
 }
 
-// The server's clock as the store believes it to be is never behind, and not far ahead of, what it is.
+// The server's clock as the store believes it to be is never ahead of, and not far behind, what it is: or what was given
+// up on would be carried out later.
 #[tokio::test]
 async fn the_servers_clock_is_known_from_open() {
     let mut bench = Bench::new().await;
     for _ in 0..20 {
+        let believed = bench.store.server_time(Instant::now());
         let Some((seconds, micros)) =
             bench.command(&["TIME"]).list().split_first().map(|(s, m)| (s.int(), m[0].int()))
         else {
             panic!("a time")
         };
         let server = u64::try_from(seconds * 1_000_000 + micros).unwrap();
-        let believed = bench.store.server_time(Instant::now());
-        assert!(believed >= server, "{believed} {server}");
-        assert!(believed < server + 5_000_000, "{believed} {server}");
+        assert!(believed <= server, "{believed} {server}");
+        assert!(believed + 5_000_000 > server, "{believed} {server}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::bench::{BEATEN, Bench, DEAD, JOINED, RESERVED, RESET, id, reaped, until};
 use crate::id::{Revision, WorkerId};
-use crate::redis::store::{DeleteCode, Due, Ended, Member, Reap};
+use crate::redis::store::{AddCode, DeleteCode, Due, Ended, Member, Reap};
 use crate::{ErrorKind, JobState};
 
 const NOTHING: [&str; 0] = [];
@@ -79,17 +79,22 @@ async fn a_number_is_reserved_then_joined_and_joining_twice_is_joining_once() {
     let mut bench = Bench::new().await;
     let member = bench.reserved().await;
     assert_eq!(bench.look(), ["deadlines 1: 30s", "meta last_worker: 1", "workers 1: \\x80 info"]);
+    // It is given nothing yet.
+    let (code, born) = bench.add("early", "x").await;
+    assert_eq!((code, bench.delete("early", Some(born)).await), (AddCode::Pending, DeleteCode::Gone));
+    bench.look();
     let joined = bench.join(&member, JOINED).await.unwrap().unwrap();
     assert_eq!((joined.pending, joined.due.len()), (0, 0));
     assert_eq!(
         bench.look(),
         [
             "deadlines 1: 50s",
-            "inbox 1: r1",
+            "inbox 1: r2",
             "load 1: 0",
             "lock:1: ME 50s",
-            "rev: r1",
+            "rev: r2",
             "terms 1: 1 0 0",
+            "terms 1:ttl: 45000",
             "terms changed: T",
         ]
     );
@@ -107,7 +112,7 @@ async fn a_late_second_join_neither_resets_the_chain_nor_ends_a_drain() {
     bench.look();
     bench.join(&members[0], BEATEN).await.unwrap().unwrap();
     assert_eq!(bench.look(), NOTHING);
-    assert_eq!(bench.add("b", "two").await.0, crate::redis::store::AddCode::Pending);
+    assert_eq!(bench.add("b", "two").await.0, AddCode::Pending);
 }
 
 #[tokio::test]
@@ -118,6 +123,30 @@ async fn numbers_are_never_given_twice() {
     bench.end_lock(members[0].worker);
     bench.reap(members[0].worker).await.unwrap();
     assert_eq!(bench.reserved().await.worker, WorkerId(4));
+    assert_eq!(bench.reserved().await.worker, WorkerId(5), "run twice it wastes a number");
+}
+
+// Two processes never share a number, even where a failover forgot that one was given out.
+#[tokio::test]
+async fn a_number_whose_reservation_was_lost_in_a_failover_is_not_given_out_again() {
+    let mut bench = Bench::new().await;
+    let lost = bench.reserved().await;
+    // The replica that takes over never heard of it.
+    bench.command(&["HSET", "@meta", "last_worker", "0"]);
+    bench.command(&["DEL", "@workers", "@deadlines"]);
+    bench.store.open("run-2").await.unwrap();
+    assert_ne!(bench.reserved().await.worker, lost.worker);
+    assert_eq!(bench.join(&lost, JOINED).await.unwrap().unwrap_err(), DEAD);
+}
+
+// Promise: one owner. A cluster that lost its meta key counts from 1 again, beside workers that still have numbers.
+#[tokio::test]
+async fn reserve_passes_over_a_number_that_is_still_somebodys() {
+    let (mut bench, members) = Bench::with_workers(2).await;
+    bench.command(&["DEL", "@meta"]);
+    let incarnation = bench.store.open("run-1").await.unwrap().incarnation;
+    assert_eq!(bench.reserve(&incarnation, RESERVED, Vec::new()).await.unwrap(), Ok(WorkerId(3)));
+    assert_eq!(bench.beat(&members[0], BEATEN, false).await.unwrap().unwrap_err(), Ended::Reset);
 }
 
 #[tokio::test]
@@ -131,6 +160,11 @@ async fn join_tells_what_waits_and_whom_to_reap() {
     let member = bench.reserved().await;
     let joined = bench.join(&member, JOINED).await.unwrap().unwrap();
     assert_eq!((joined.pending, joined.due), (1, vec![members[1].worker]));
+    for _ in 0..30 {
+        let lapsed = bench.reserved().await;
+        bench.end_lock(lapsed.worker);
+    }
+    assert_eq!(bench.join(&member, JOINED).await.unwrap().unwrap().due.len(), 16, "so many at a time");
 }
 
 #[tokio::test]
@@ -272,6 +306,7 @@ async fn a_worker_that_holds_nothing_leaves_without_a_trace() {
             "load 1: -",
             "lock:1: -",
             "terms 1: -",
+            "terms 1:ttl: -",
             "terms changed: T",
             "workers 1: -",
             "control <- Left(WorkerId(1))",
@@ -305,6 +340,7 @@ async fn what_a_leaving_worker_still_counts_as_its_own_moves_on() {
             "owner kept: a 2 r6 r3",
             "rev: r6",
             "terms 1: -",
+            "terms 1:ttl: -",
             "terms changed: T",
             "workers 1: -",
             "inbox:2 <- r6 after r2: add kept r3 \"k\"",
@@ -338,6 +374,9 @@ async fn leaving_in_batches_can_be_finished_by_another() {
         ]
     );
     assert_eq!(bench.beat(&members[0], BEATEN, false).await.unwrap().unwrap_err(), Ended::Dead);
+    assert_eq!(bench.join(&members[0], JOINED).await.unwrap().unwrap_err(), DEAD);
+    assert_eq!(bench.store.sync(&members[0], Revision(0), None).await.unwrap().unwrap_err(), Ended::Dead);
+    assert_eq!(bench.look(), NOTHING);
     // A job is deleted meanwhile: its owner is told although it is as good as gone.
     assert!(matches!(bench.delete("b", None).await, DeleteCode::Releasing { .. }));
     bench.end_lock(members[0].worker);
@@ -352,6 +391,7 @@ async fn leaving_in_batches_can_be_finished_by_another() {
             "owner b: -",
             "owner c: p 0 0 r4",
             "pending c: r4",
+            "terms 1:ttl: -",
             "released <- b r3",
             "control <- Reaped(WorkerId(1))",
         ]

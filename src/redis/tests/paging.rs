@@ -81,6 +81,8 @@ async fn pages_of_the_store_hold_all_jobs_once() {
             break;
         }
     }
+    let beyond = page(&bench, &members[0], Revision(0), Some(Cursor(SPAN - 1))).await;
+    assert_eq!((beyond.rows.len(), beyond.next), (0, None));
     seen.sort();
     assert_eq!(seen, jobs.into_iter().map(|(job, _)| job).collect::<Vec<_>>());
     assert_eq!(sizes, [200, 200, 50]);
@@ -186,4 +188,65 @@ async fn pages_of_any_size_hold_each_row_once_and_part_no_residue() {
         }
         assert_eq!(seen, all, "{told}");
     }
+}
+
+/// Makes worker 1 hold jobs, each with such a residue.
+fn hold(bench: &mut Bench, jobs: &[(&str, u64)]) {
+    for (job, residue) in jobs {
+        let grant = (1_700_000_000_000_000 / SPAN * SPAN + residue).to_string();
+        bench.command(&["HSET", "@owner", job, &format!("a 1 {grant} {grant}")]);
+        bench.command(&["HSET", "@jobs", job, "payload"]);
+        bench.command(&["ZADD", "@assigned", &(SPAN + residue).to_string(), job]);
+    }
+}
+
+/// All pages of worker 1, each with the cursor that it names.
+async fn pages(bench: &Bench, limit: usize, max_bytes: usize) -> Vec<(i64, String)> {
+    let (mut pages, mut cursor) = (Vec::new(), -1);
+    loop {
+        let (rows, next) = small_page(bench, cursor, limit, max_bytes).await;
+        pages.push((next, rows.into_iter().map(|(job, _)| job).collect()));
+        assert!(pages.len() < 100, "the pages do not end: {pages:?}");
+        if next == -1 {
+            return pages;
+        }
+        cursor = next;
+    }
+}
+
+// Rule 2, by hand: a page ends between two residues, so that it is known which grants it covers.
+#[tokio::test]
+async fn a_page_ends_between_two_residues() {
+    let (mut bench, _) = Bench::with_workers(1).await;
+    let (last, wide) = (SPAN - 1, 1 << 20);
+    hold(&mut bench, &[("a", 0), ("b", 5), ("c", 5), ("d", 5), ("e", 7), ("f", 9), ("g", 9), ("h", last)]);
+    let page = |next: i64, jobs: &str| (next, jobs.to_owned());
+    assert_eq!(pages(&bench, 8, wide).await, [page(-1, "abcdefgh")]);
+    assert_eq!(pages(&bench, 7, wide).await, [page(9, "abcdefg"), page(-1, "h")]);
+    assert_eq!(pages(&bench, 6, wide).await, [page(7, "abcde"), page(-1, "fgh")]);
+    let four = [page(0, "a"), page(5, "bcd"), page(9, "efg"), page(-1, "h")];
+    assert_eq!(pages(&bench, 3, wide).await, four);
+    // Smaller than the group: the group is a page nevertheless. So it is where no byte is allowed.
+    let each = [page(0, "a"), page(5, "bcd"), page(7, "e"), page(9, "fg"), page(-1, "h")];
+    for (limit, max_bytes) in [(2, wide), (1, wide), (8, 1), (8, 0)] {
+        assert_eq!(pages(&bench, limit, max_bytes).await, each, "{limit} {max_bytes}");
+    }
+    // Each payload has seven bytes.
+    assert_eq!(pages(&bench, 8, 8).await, [page(5, "abcd"), page(9, "efg"), page(-1, "h")]);
+    assert_eq!(pages(&bench, 8, 29).await, [page(7, "abcde"), page(-1, "fgh")]);
+}
+
+#[tokio::test]
+async fn another_workers_rows_and_orphans_are_not_in_it() {
+    let (mut bench, members) = Bench::with_workers(2).await;
+    hold(&mut bench, &[("a", 1), ("lost", 2), ("stale", 3)]);
+    bench.command(&["HDEL", "@owner", "lost"]);
+    bench.command(&["HSET", "@owner", "stale", "a 2 9 9", "other", "a 2 9 9"]);
+    bench.command(&["ZADD", "@assigned", &(2 * SPAN).to_string(), "other"]);
+    assert_eq!(pages(&bench, 8, 1 << 20).await, [(-1, "a".to_owned())]);
+    assert_eq!(page(&bench, &members[1], Revision(0), None).await.rows[0].job, id("other"));
+    // A page of orphans has a cursor, and no row.
+    bench.command(&["HDEL", "@owner", "a"]);
+    let empty = |next| (next, String::new());
+    assert_eq!(pages(&bench, 1, 1 << 20).await, [empty(1), empty(2), empty(-1)]);
 }

@@ -1,6 +1,6 @@
 //! PROTOCOL.md tells of every script, key and command, and its examples are what the crate reads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::headers::{calls, header, own_part, without_comments};
 use crate::redis::script::ALL;
@@ -15,9 +15,7 @@ fn protocol_md_tells_of_every_script_key_and_command() {
     for script in ALL {
         assert!(PROTOCOL.contains(&format!("\n### {}\n", script.name)), "no section on {}", script.name);
         let header = header(own_part(script.text)).expect("a header");
-        let section = PROTOCOL.split(&format!("\n### {}\n", script.name)).nth(1).unwrap_or_default();
-        let section =
-            section.split("\n### ").next().unwrap_or_default().split("\n## ").next().unwrap_or_default();
+        let section = section(script.name);
         for (kind, names) in [("KEYS", &header.keys), ("ARGV", &header.args)] {
             let line = names.join(", ");
             assert!(section.contains(&line), "{}: no {kind} line `{line}`", script.name);
@@ -44,6 +42,39 @@ fn protocol_md_tells_of_every_script_key_and_command() {
     }
 }
 
+// Who sends a script from another language puts it together as PROTOCOL.md says.
+#[test]
+fn protocol_md_says_of_what_each_script_is_made() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/redis/lua");
+    let read = |name: &str| std::fs::read_to_string(format!("{folder}/{name}.lua")).expect(name);
+    let table = PROTOCOL.split("| scripts | libraries |").nth(1).expect("a table");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let mut made = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches(['|', ' ']).split(" | ").collect();
+        let libraries: String =
+            cells[1].split(", ").map(|name| read(&format!("lib/{}", name.trim()))).collect();
+        for script in cells[0].split(", ") {
+            made.insert(script, libraries.clone() + &read(script));
+        }
+    }
+    for script in ALL {
+        let (flags, text) = script.text.split_once('\n').expect("a first line");
+        assert_eq!(made.get(script.name).map(String::as_str), Some(text), "{}", script.name);
+        let section = section(script.name);
+        let says = [("ro", "no-writes"), ("oom", "allow-oom")]
+            .map(|(short, long)| (section.contains(&format!("Flags: {short}")), flags.contains(long)));
+        assert!(says.iter().all(|(said, is)| said == is), "the flags of {}", script.name);
+    }
+    assert_eq!(made.len(), ALL.len());
+}
+
+/// What PROTOCOL.md has on a script.
+fn section(script: &str) -> &'static str {
+    let rest = PROTOCOL.split(&format!("\n### {script}\n")).nth(1).unwrap_or_default();
+    rest.split("\n### ").next().unwrap_or_default().split("\n## ").next().unwrap_or_default()
+}
+
 // What PROTOCOL.md shows byte by byte is what the crate reads.
 #[test]
 fn the_examples_of_protocol_md_decode_as_it_says() {
@@ -60,6 +91,7 @@ fn the_examples_of_protocol_md_decode_as_it_says() {
             Some("inbox") => format!("{:?}", frame::frame(&bytes).expect(title)),
             Some("control") => format!("{:?}", frame::control(&bytes).expect(title)),
             Some("released") => format!("{:?}", frame::released(&bytes).expect(title)),
+            Some("changes") => format!("{:?}", frame::batch(&bytes).expect(title)),
             _ => panic!("{title}"),
         };
         for line in rest.lines().filter_map(|line| line.split_once("  ")).map(|(_, says)| says.trim()) {
@@ -71,5 +103,5 @@ fn the_examples_of_protocol_md_decode_as_it_says() {
         }
         seen.insert(title.to_owned());
     }
-    assert!(seen.len() >= 5, "{seen:?}");
+    assert!(seen.len() >= 8, "{seen:?}");
 }

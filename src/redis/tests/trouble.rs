@@ -1,10 +1,13 @@
 //! Memory that is full, scripts that were flushed, keys that others wrote to, a server that restarts.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::bench::{BEATEN, Bench, JOINED, RESERVED, id, kind, reaped, until};
 use crate::ErrorKind;
 use crate::id::{Revision, WorkerId};
+use crate::message::Order;
 use crate::redis::store::{AddCode, DeleteCode, Ended, Reap};
 use crate::test_server::RedisServer;
 
@@ -122,14 +125,26 @@ async fn a_key_of_another_type_is_an_error() {
         "deadlines",
         "workers",
         "inbox",
+        "terms",
+        "crashes",
+        "quarantine",
         "lock:1",
     ];
-    for key in keys {
-        let (mut bench, members) = Bench::with_workers(1).await;
-        bench.add("held", "x").await;
-        let (_, grant) = bench.add("other", "x").await;
+    let kinds: [&[&str]; 3] = [&["RPUSH", "message"], &["SET", "message"], &["HSET", "message", "x"]];
+    let (mut bench, members) = Bench::with_workers(1).await;
+    bench.add("held", "x").await;
+    let (_, grant) = bench.add("other", "x").await;
+    bench.add("mad", "x").await;
+    bench.command(&["HSET", "@owner", "mad", "q 0 0 5"]);
+    bench.command(&["ZADD", "@quarantine", "5", "mad"]);
+    bench.command(&["HSET", "@crashes", "mad", "1 1@5", "held", "1 1@5"]);
+    for (key, kind_of) in keys.into_iter().flat_map(|key| kinds.map(|kind| (key, kind))) {
+        for name in keys {
+            bench.command(&["COPY", &format!("@{name}"), &format!("@kept:{name}"), "REPLACE"]);
+        }
         bench.command(&["DEL", &format!("@{key}")]);
-        bench.command(&["RPUSH", &format!("@{key}"), "message", "x"]);
+        let place = format!("@{key}");
+        bench.command(&[&kind_of[..1], &[&place], &kind_of[1..]].concat());
         let (store, member) = (&bench.store, &members[0]);
         let found = [
             kind(store.open("run-2").await),
@@ -138,8 +153,13 @@ async fn a_key_of_another_type_is_an_error() {
             kind(bench.beat(member, BEATEN, false).await),
             kind(store.sync(member, Revision(0), None).await),
             kind(bench.add_all(&[(id("new"), Bytes::new())]).await),
+            kind(store.update(&[(id("held"), Bytes::new())]).await),
+            kind(store.rebalance(1.0, 0.0, Duration::ZERO).await),
+            kind(store.order(member.worker, Order::Drain).await),
+            kind(store.order(member.worker, Order::Resume).await),
             kind(store.delete(&[(id("held"), None)]).await),
             kind(store.release(member.worker, &[(id("other"), grant)]).await),
+            kind(store.requeue(&[id("mad")]).await),
             kind(store.place().await),
             kind(store.survey().await),
             kind(store.roster("0").await),
@@ -148,11 +168,20 @@ async fn a_key_of_another_type_is_an_error() {
             kind(bench.reap(member.worker).await),
             kind(store.leave(member).await),
         ];
-        let wrong = found.iter().flatten().filter(|kind| **kind != ErrorKind::Protocol).count();
-        assert_eq!(wrong, 0, "{key}: {found:?}");
-        // The lock's own type is of no matter: that it is there is what counts.
-        assert!(key == "lock:1" || found.iter().flatten().count() > 0, "{key}: nobody noticed");
+        let typed = [ErrorKind::Protocol, ErrorKind::Incompatible];
+        let wrong = |kind: &&ErrorKind| !typed.contains(kind);
+        assert_eq!(found.iter().flatten().filter(wrong).count(), 0, "{key}: {found:?}");
+        // The lock's own type is of no matter: that it is there is what counts. A hash of other fields is an empty one,
+        // and a revision that is no number is made anew, from the clock.
+        let noticed = found.iter().flatten().count() > 0;
+        let unseen = key == "lock:1" || kind_of[0] == "HSET" || (key, kind_of[0]) == ("rev", "SET");
+        assert!(noticed || unseen, "{key}: nobody noticed");
+        for name in keys {
+            bench.command(&["DEL", &format!("@{name}")]);
+            bench.command(&["COPY", &format!("@kept:{name}"), &format!("@{name}")]);
+        }
     }
+    bench.beat(&members[0], BEATEN, false).await.unwrap().unwrap();
 }
 
 // A record that cannot be read says nothing of who holds the job: no second owner is made of it.
@@ -194,6 +223,11 @@ async fn a_job_whose_record_cannot_be_read_is_left_alone() {
         assert_eq!(bench.store.sync(&members[0], Revision(0), None).await.unwrap().unwrap().rows, []);
         assert_eq!(kind(bench.store.find(&id("a")).await), Some(ErrorKind::Protocol), "{record}");
         assert_eq!(kind(bench.store.list("0").await), Some(ErrorKind::Protocol), "{record}");
+        assert_eq!(bench.look(), NOTHING, "{record}");
+        bench.command(&["ZADD", "@pending", "1", "a"]);
+        assert_eq!(bench.store.place().await.unwrap().placed, 0);
+        assert_eq!(bench.store.requeue(&[id("a")]).await.unwrap(), [false]);
+        assert_eq!(kind(bench.store.update(&[(id("a"), "x".into())]).await), Some(ErrorKind::Protocol));
         assert_eq!(bench.look(), NOTHING, "{record}");
         // It keeps nobody from what is in order.
         assert_eq!(bench.add("b", "two").await.0, AddCode::Assigned);
@@ -239,6 +273,39 @@ async fn numbers_that_are_none_do_no_harm() {
         let _ = store.leave(member).await;
         assert!(bench.command(&["PING"]).text() == "PONG");
     }
+}
+
+// One bad entry must not hide the good ones, nor cost a living worker its lock.
+#[tokio::test]
+async fn garbage_among_the_members_hides_no_other() {
+    let (mut bench, members) = Bench::with_workers(1).await;
+    bench.command(&["HSET", "@workers", "7", "garbage"]);
+    bench.command(&["ZADD", "@deadlines", "1", "garbage"]);
+    bench.command(&["HDEL", "@meta", "lifted"]);
+    assert_eq!(bench.store.roster("0").await.unwrap().0.len(), 1);
+    bench.beat(&members[0], BEATEN, false).await.unwrap().unwrap();
+    bench.store.sync(&members[0], Revision(0), None).await.unwrap().unwrap();
+    bench.join(&members[0], JOINED).await.unwrap().unwrap();
+    assert_eq!(bench.store.survey().await.unwrap().due.unwrap().worker, members[0].worker);
+    bench.store.open("run-1").await.unwrap();
+}
+
+// A number that is none is an error of its own kind for who needs it.
+#[tokio::test]
+async fn who_needs_a_number_that_is_none_is_told_so() {
+    let (mut bench, members) = Bench::with_workers(1).await;
+    bench.command(&["SET", "@rev", "banana"]);
+    let (_, born) = bench.add("a", "x").await;
+    assert!(born.0 > 1_700_000_000_000_000, "made anew from the clock: {born}");
+    bench.command(&["HSET", "@inbox", "1", "banana"]);
+    assert_eq!(kind(bench.beat(&members[0], BEATEN, false).await), Some(ErrorKind::Protocol));
+    bench.command(&["HSET", "@meta", "lifted", "-5"]);
+    assert_eq!(kind(bench.store.survey().await), Some(ErrorKind::Protocol));
+    bench.command(&["HSET", "@meta", "last_worker", "banana"]);
+    let error = kind(bench.reserve(&bench.incarnation, RESERVED, Vec::new()).await);
+    assert!([Some(ErrorKind::Protocol), Some(ErrorKind::Server)].contains(&error), "{error:?}");
+    bench.command(&["HSET", "@meta", "protocol", "banana"]);
+    assert_eq!(kind(bench.store.open("run-1").await), Some(ErrorKind::Protocol));
 }
 
 // A cursor comes back from the caller: it may be anything.
@@ -300,7 +367,7 @@ async fn any_order_of_calls_keeps_the_keyspace_in_one_piece() {
                 bench.end_lock(member.worker);
                 // In batches of one, and not always to the end.
                 for _ in 0..below(4) {
-                    bench.reap_batch(member.worker, 1).await;
+                    bench.reap_batch(member.worker, 1, 0).await;
                 }
                 if below(2) == 0 {
                     while matches!(bench.reap(member.worker).await.unwrap().0, Reap::Reaped { left: 1.., .. })

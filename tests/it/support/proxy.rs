@@ -2,10 +2,11 @@
 //!
 //! Two threads a connection, by std alone. Bytes are passed on whole or the connection is lost for good: TCP never
 //! leaves a hole in a stream, so neither does this.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -15,8 +16,14 @@ enum Mode {
     Pass,
     /// Each piece is held back so long, in both directions. Pieces that queue up may wait twice that.
     Delay(Duration),
+    /// The same, for every other connection: the odd ones or the even ones, in the order in which they were made.
+    DelaySome(Duration, bool),
     /// Connections are taken, and all bytes are swallowed.
     BlackHole,
+    /// The same, for every other connection.
+    SwallowSome(bool),
+    /// What the server says is swallowed; what it is asked goes through.
+    SwallowAnswers,
     /// Connections are closed, the new ones too.
     Cut,
     /// The proxy was dropped.
@@ -29,17 +36,19 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
-    server: SocketAddr,
+    server: Mutex<SocketAddr>,
     mode: Mutex<Mode>,
     links: Mutex<Vec<Weak<Link>>>,
+    made: AtomicUsize,
 }
 
 /// A client's connection and the one to the server that belongs to it.
 struct Link {
     client: TcpStream,
     server: TcpStream,
-    /// Bytes of it were swallowed: nothing may pass any more.
-    lost: AtomicBool,
+    /// Bytes of it were swallowed, to the server and from it: nothing may pass that way any more.
+    lost: [AtomicBool; 2],
+    odd: bool,
 }
 
 impl Proxy {
@@ -48,9 +57,10 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared {
-            server: (Ipv4Addr::LOCALHOST, server_port).into(),
+            server: Mutex::new((Ipv4Addr::LOCALHOST, server_port).into()),
             mode: Mutex::new(Mode::Pass),
             links: Mutex::default(),
+            made: AtomicUsize::new(0),
         });
         std::thread::spawn({
             let shared = shared.clone();
@@ -66,7 +76,7 @@ impl Proxy {
     /// All is well again. What was swallowed is not made up for: those connections are closed.
     pub(crate) fn pass(&self) {
         self.shared.set(Mode::Pass);
-        self.shared.close(|link| link.lost.load(Ordering::SeqCst));
+        self.shared.close(|link| link.lost.iter().any(|lost| lost.load(Ordering::SeqCst)));
     }
 
     /// Holds back every piece in both directions.
@@ -74,15 +84,37 @@ impl Proxy {
         self.shared.set(Mode::Delay(delay));
     }
 
+    /// Holds back every piece of every other connection, so that what is sent by two comes in another order.
+    pub(crate) fn delay_every_other(&self, delay: Duration, odd: bool) {
+        self.shared.set(Mode::DelaySome(delay, odd));
+    }
+
     /// Takes connections and bytes, and nothing comes of them.
     pub(crate) fn black_hole(&self) {
         self.shared.set(Mode::BlackHole);
+    }
+
+    /// The same for every other connection: a client's commands go through, and its subscription is dead without a
+    /// word, or the other way round.
+    pub(crate) fn black_hole_every_other(&self, odd: bool) {
+        self.shared.set(Mode::SwallowSome(odd));
+    }
+
+    /// Everything that is asked is done, and nobody hears of it.
+    pub(crate) fn swallow_answers(&self) {
+        self.shared.set(Mode::SwallowAnswers);
     }
 
     /// Closes every connection, and each new one at once, until `pass`.
     pub(crate) fn cut(&self) {
         self.shared.set(Mode::Cut);
         self.shared.close(|_| true);
+    }
+
+    /// New connections go to another server, and the old ones are closed: as when a name leads elsewhere.
+    pub(crate) fn switch_to(&self, server_port: u16) {
+        *self.shared.server.lock().expect("no panic with it") = (Ipv4Addr::LOCALHOST, server_port).into();
+        self.close_connections();
     }
 
     /// Closes every connection once; a new one is as good as before.
@@ -118,12 +150,19 @@ impl Shared {
             match self.mode() {
                 Mode::Over => return,
                 Mode::Cut => continue,
-                Mode::Pass | Mode::Delay(_) | Mode::BlackHole => {}
+                Mode::Pass
+                | Mode::Delay(_)
+                | Mode::DelaySome(..)
+                | Mode::BlackHole
+                | Mode::SwallowSome(_)
+                | Mode::SwallowAnswers => {}
             }
             // Without a server the client's connection is closed, as the server's own port would.
-            let Ok(server) = TcpStream::connect(self.server) else { continue };
+            let address = *self.server.lock().expect("no panic with it");
+            let Ok(server) = TcpStream::connect(address) else { continue };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
-            let link = Arc::new(Link { client, server, lost: AtomicBool::new(false) });
+            let odd = self.made.fetch_add(1, Ordering::SeqCst) % 2 == 1;
+            let link = Arc::new(Link { client, server, lost: Default::default(), odd });
             {
                 let mut links = self.links.lock().expect("no panic with it");
                 links.retain(|link| link.strong_count() > 0);
@@ -134,23 +173,36 @@ impl Shared {
                 link.close();
             }
             let (shared, other) = (self.clone(), link.clone());
-            std::thread::spawn(move || shared.pump(&other, &other.client, &other.server));
+            std::thread::spawn(move || shared.pump(&other, &other.client, &other.server, false));
             let shared = self.clone();
-            std::thread::spawn(move || shared.pump(&link, &link.server, &link.client));
+            std::thread::spawn(move || shared.pump(&link, &link.server, &link.client, true));
         }
     }
 
     /// Carries bytes one way until the connection ends; then ends both.
-    fn pump(&self, link: &Link, mut from: &TcpStream, mut to: &TcpStream) {
+    fn pump(&self, link: &Link, mut from: &TcpStream, mut to: &TcpStream, answers: bool) {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            match self.mode() {
+            let swallow = match self.mode() {
                 Mode::Cut | Mode::Over => break,
-                Mode::BlackHole => link.lost.store(true, Ordering::SeqCst),
-                Mode::Delay(delay) => std::thread::sleep(delay),
-                Mode::Pass => {}
+                Mode::BlackHole => true,
+                Mode::SwallowSome(odd) => odd == link.odd,
+                Mode::SwallowAnswers => answers,
+                Mode::Delay(delay) => {
+                    std::thread::sleep(delay);
+                    false
+                }
+                Mode::DelaySome(delay, odd) if odd == link.odd => {
+                    std::thread::sleep(delay);
+                    false
+                }
+                Mode::Pass | Mode::DelaySome(..) => false,
+            };
+            let lost = &link.lost[usize::from(answers)];
+            if swallow {
+                lost.store(true, Ordering::SeqCst);
             }
-            if !link.lost.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
+            if !lost.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
                 break;
             }
         }
@@ -161,63 +213,5 @@ impl Shared {
 impl Link {
     fn close(&self) {
         let _ = (self.client.shutdown(Shutdown::Both), self.server.shutdown(Shutdown::Both));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-    use crate::support::RedisServer;
-
-    fn connect(proxy: &Proxy) -> TcpStream {
-        let stream = TcpStream::connect(proxy.url().trim_start_matches("redis://")).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_millis(300))).expect("can be set");
-        stream
-    }
-
-    /// Whether a PING was answered; an error if it was not within the stream's patience, or never will be.
-    fn ping(mut stream: &TcpStream) -> std::io::Result<()> {
-        stream.write_all(b"PING\r\n")?;
-        let mut answer = [0; 7];
-        stream.read_exact(&mut answer)?;
-        assert_eq!(&answer, b"+PONG\r\n");
-        Ok(())
-    }
-
-    #[test]
-    fn the_proxy_does_what_it_is_told() {
-        let server = RedisServer::start();
-        let proxy = Proxy::start(server.port());
-        let first = connect(&proxy);
-        ping(&first).expect("passed on");
-
-        proxy.delay(Duration::from_millis(50));
-        let start = Instant::now();
-        ping(&first).expect("passed on, later");
-        assert!(start.elapsed() >= Duration::from_millis(100), "delayed both ways");
-
-        proxy.pass();
-        ping(&first).expect("a delayed connection has lost nothing");
-        proxy.black_hole();
-        assert!(matches!(ping(&first).unwrap_err().kind(), std::io::ErrorKind::WouldBlock), "no answer");
-        let second = connect(&proxy);
-        assert!(matches!(ping(&second).unwrap_err().kind(), std::io::ErrorKind::WouldBlock), "no answer");
-        proxy.pass();
-        assert!(ping(&first).is_err(), "what has lost bytes is over");
-        let third = connect(&proxy);
-        ping(&third).expect("a new one is good");
-
-        proxy.close_connections();
-        assert!(ping(&third).is_err());
-        let fourth = connect(&proxy);
-        ping(&fourth).expect("a new one is good");
-
-        proxy.cut();
-        assert!(ping(&fourth).is_err());
-        assert!(ping(&connect(&proxy)).is_err(), "a new one is closed");
-        proxy.pass();
-        ping(&connect(&proxy)).expect("all is well again");
     }
 }

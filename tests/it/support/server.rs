@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// How long a server may take to come up or to answer. It takes milliseconds; machines are shared.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct RedisServer {
     dir: TempDir,
@@ -36,6 +36,11 @@ impl RedisServer {
     /// A server that has every answered write on disk.
     pub fn durable() -> Self {
         Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    /// A sentinel, which looks after nobody yet.
+    pub fn sentinel() -> Self {
+        Self::with(&["--sentinel"])
     }
 
     /// A server with settings of its own, such as `["--maxmemory", "5mb"]`.
@@ -123,10 +128,32 @@ impl RedisServer {
     pub fn restart(&mut self, keep_data: bool) {
         self.kill();
         if !keep_data {
-            let _ = std::fs::remove_dir_all(self.dir.path().join("appendonlydir"));
-            let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
+            self.forget();
         }
         self.start_again();
+    }
+
+    /// Removes what is on disk, after `kill`.
+    pub fn forget(&self) {
+        let _ = std::fs::remove_dir_all(self.dir.path().join("appendonlydir"));
+        let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
+    }
+
+    /// Keeps a copy of what is on disk now.
+    pub fn keep_copy(&self) {
+        let (from, to) = (self.dir.path().join("appendonlydir"), self.dir.path().join("copy"));
+        let _ = std::fs::remove_dir_all(&to);
+        std::fs::create_dir(&to).expect("a directory");
+        for file in std::fs::read_dir(&from).expect("an append-only file").map_while(Result::ok) {
+            std::fs::copy(file.path(), to.join(file.file_name())).expect("it is copied");
+        }
+    }
+
+    /// Makes the copy what is on disk, after `kill`: what was written since is lost.
+    pub fn restore_copy(&self) {
+        self.forget();
+        std::fs::rename(self.dir.path().join("copy"), self.dir.path().join("appendonlydir"))
+            .expect("a copy was kept");
     }
 
     /// Stops the process: connections stay, nothing is answered.
@@ -225,7 +252,14 @@ fn program() -> String {
 }
 
 fn spawn(dir: &Path, port: u16, args: &[String], watchdog: &mut Watchdog) -> Child {
-    let child = Command::new(program())
+    let mut command = Command::new(program());
+    if args.iter().any(|arg| arg == "--sentinel") {
+        // It writes down what it learns, and wants to know where.
+        let config = dir.join("sentinel.conf");
+        std::fs::OpenOptions::new().create(true).append(true).open(&config).expect("a file for the sentinel");
+        command.arg(config);
+    }
+    let child = command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(dir)
         .arg("--unixsocket")

@@ -157,7 +157,7 @@ fn a_page_covers_residues_and_not_the_grants_up_to_one() {
     bench.frame(delete(SPAN + 55, SPAN + 70, "low", low));
     bench.take(request, Page { next: Some(Cursor(30)), ..page(SPAN + 40, low, [active("low", low)]) });
     bench.sync();
-    bench.take(request, page(SPAN + 60, SPAN + 55, [releasing("high", high)]));
+    bench.take(request, page(SPAN + 80, SPAN + 70, [releasing("high", high)]));
     let expected = [format!("high {high}"), format!("low {low}")];
     assert_eq!(bench.releases(), expected, "high was deleted before its page was read, low after");
     assert!(bench.poll().is_empty());

@@ -55,8 +55,8 @@ fn a_closed_view_deletes_what_the_consumer_has_closes_once_and_says_nothing_more
     bench.pass(RELEASE_TIMEOUT);
     bench.view.handle_drain(bench.now, DeleteReason::Drained);
     bench.view.handle_resume();
-    bench.view.handle_close(CloseReason::Terminated);
     assert!(bench.view.is_closed() && !bench.view.has_delivery());
+    bench.view.handle_close(CloseReason::Terminated);
     assert!(bench.poll().is_empty() && bench.commands().is_empty());
 }
 

@@ -226,6 +226,22 @@ fn a_release_that_is_answered_while_a_sync_is_out_is_not_sent_again() {
     assert!(bench.commands().is_empty());
 }
 
+// Guards: nothing lost, one owner. It is the older assignment that is over: the row has the next one.
+#[test]
+fn a_release_that_is_answered_while_a_sync_is_out_does_not_take_the_next_assignment_away() {
+    let mut bench = Bench::holding();
+    bench.frame(delete(11, 12, "a", 11));
+    bench.poll();
+    bench.drop_handle("a", 11);
+    assert_eq!(bench.releases(), ["a 11"]);
+    bench.view.handle_gap();
+    let (request, ..) = bench.sync().expect("a sync");
+    bench.view.handle_released(&id("a"), Revision(11), true);
+    bench.take(request, page(20, 13, [active("a", 13)]));
+    assert_eq!(bench.poll(), ["+a 13"]);
+    assert!(bench.commands().is_empty());
+}
+
 // Guards: nothing lost. The server waits for a release that was lost on the way.
 #[test]
 fn a_release_that_is_not_answered_is_commanded_again() {

@@ -60,8 +60,8 @@ fn an_update_of_an_assignment_that_waits_for_handles_is_in_its_add() {
     bench.drop_handle("a", 11);
     assert_eq!(bench.told(), ["+a 12 @12 three"]);
     bench.view.handle_gap();
-    bench.answer(page(15, 14, [known("a", 12)]));
-    assert!(bench.poll().is_empty());
+    bench.answer(page(15, 14, [updated("a", 12, 14, "three")]));
+    assert!(bench.poll().is_empty(), "it is known");
 }
 
 // Guards: rule 7, nothing lost. As above; the frame was lost, and the snapshot has it. What the snapshot has is not older

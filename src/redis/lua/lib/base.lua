@@ -15,10 +15,10 @@ local function int(n)
   return string.format('%.0f', n)
 end
 
--- A number as it is stored, where anybody may have written: what is none counts as 0.
+-- A whole number as it is stored, where anybody may have written: what is none counts as 0.
 local function number_of(text)
   local number = tonumber(text or '0')
-  return number and math.abs(number) < 9007199254740992 and number or 0 -- 2^53; not a number is not less either
+  return number and number >= 0 and number < 9007199254740992 and math.floor(number) or 0 -- 2^53; NaN is not less
 end
 
 local time = redis.call('TIME')
@@ -29,7 +29,7 @@ local now_ms = math.floor(now_us / 1000)
 local revision
 local function tick()
   if not revision then
-    revision = tonumber(redis.call('GET', K.rev) or '0')
+    revision = number_of(redis.call('GET', K.rev))
   end
   revision = math.max(revision + 1, now_us)
   return revision
@@ -56,28 +56,10 @@ local function write_owner(job, state, worker, grant, born, changed)
 end
 
 local function score_of(worker, grant)
-  return int(worker * SPAN + grant % SPAN)
+  return worker * SPAN + grant % SPAN
 end
 
 -- The scores of one worker's assignments: from, to.
 local function range_of(worker)
   return int(worker * SPAN), '(' .. int((worker + 1) * SPAN)
-end
-
--- Whether a job that waits could be given to somebody.
-local function has_room()
-  local first = redis.call('ZRANGE', K.load, 0, 0, 'WITHSCORES')
-  return first[2] ~= nil and tonumber(first[2]) < FULL
-end
-
--- When another lock ends: the earliest worker but `me`, and in how many ms; 0, 0 where there is none.
-local function earliest_but(me)
-  local row = redis.call('ZRANGE', K.deadlines, 0, 1, 'WITHSCORES')
-  for i = 1, #row, 2 do
-    local other = tonumber(row[i])
-    if other and row[i] ~= me then
-      return other, math.max(tonumber(row[i + 1]) - now_ms, 0)
-    end
-  end
-  return 0, 0
 end

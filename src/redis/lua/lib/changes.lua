@@ -11,12 +11,31 @@ local WORKER_JOINED, WORKER_DRAINING, WORKER_RESUMED, WORKER_LEFT, WORKER_EXPIRE
 local watched -- {last, length} if somebody watches, false if nobody does
 local batch = {}
 
+-- Whatever somebody else has made of the key must not end a script half way.
 local function is_watched()
   if watched == nil then
-    local watch = redis.call('HMGET', K.watch, 'until', 'last', 'length')
-    watched = number_of(watch[1]) > now_ms and { last = number_of(watch[2]), length = number_of(watch[3]) }
+    watched = false
+    if redis.call('TYPE', K.watch).ok == 'hash' then
+      local watch = redis.call('HMGET', K.watch, 'until', 'last', 'length')
+      local ends, last, length = number_of(watch[1]), number_of(watch[2]), number_of(watch[3])
+      watched = ends > now_ms and { ends = ends, last = last, length = length }
+    end
   end
   return watched
+end
+
+-- Adds the batch to the journal. What is there and no journal, or later than this, was not written by a script, and
+-- would have it refused: it goes.
+local function keep(last, message)
+  local id, kind = int(last) .. '-0', redis.call('TYPE', K.changes).ok
+  if kind ~= 'none' and (kind ~= 'stream' or #redis.call('XRANGE', K.changes, id, '+', 'COUNT', 1) > 0) then
+    redis.call('DEL', K.changes)
+    kind = 'none'
+  end
+  redis.call('XADD', K.changes, 'MAXLEN', '~', int(watched.length), id, 'b', message)
+  if kind == 'none' then
+    redis.call('PEXPIRE', K.changes, int(watched.ends - now_ms))
+  end
 end
 
 -- `at`: its revision, if it has one already that is later than that of the last change.
@@ -30,7 +49,7 @@ local function note(kind, subject, worker, at)
   end
 end
 
--- Tells of the batch. Before commit(), as it counts on the revision.
+-- Tells of the batch.
 local function publish_changes()
   if #batch == 0 then
     return
@@ -39,7 +58,7 @@ local function publish_changes()
   local message = cmsgpack.pack({ FRAME, last, watched.last, batch })
   redis.call('SPUBLISH', K.changes, message)
   if watched.length > 0 then
-    redis.call('XADD', K.changes, 'MAXLEN', '~', int(watched.length), int(last) .. '-0', 'b', message)
+    keep(last, message)
   end
   redis.call('HSET', K.watch, 'last', int(last))
 end

@@ -1,7 +1,7 @@
--- placement: who gets a job that nobody holds, and what follows when one is let go of. Needs push, terms, suspicion.
+-- placement: who gets a job that was held or has waited, and what follows when one is let go of. Needs member, look,
+-- give and suspicion.
 
 local AT_ONCE = 100 -- ms of a worker's rate that may be handed to it at once
-local LOOK_AT = 16 -- workers that are looked at for one job, where the first will not do
 
 -- worker -> when (ms) it has worked off what it was handed, at its rate
 local busy = {}
@@ -21,28 +21,25 @@ local function is_ready(worker, terms)
   return false
 end
 
--- The least loaded worker with room. `paced`: only who takes more by its rate. `suspicion`: rather one that has no job
--- that is as suspect, so that the next crash tells them apart.
-local function choose(paced, suspicion)
-  local at, second = 0, nil
-  while at < LOOK_AT do
-    local row = redis.call('ZRANGE', K.load, at, at, 'WITHSCORES')
-    local worker, load = row[1], tonumber(row[2])
-    if not worker or load >= FULL then
-      break
+-- The least loaded worker that takes more by its rate; rather one that has no job that is as suspect, so that the next
+-- crash tells them apart.
+local function choose_next(suspicion)
+  local second
+  local function fits(worker, load, terms)
+    if not is_ready(worker, terms) then
+      return false
     end
-    local terms = terms_of(worker)
-    if terms and (not paced or is_ready(worker, terms)) then
-      if suspicion == 0 or blame_of(worker, now_ms, FADES) < suspicion then
-        return worker, load, terms
-      end
+    if suspicion > 0 and blame_now(worker)[1] >= suspicion then
       second = second or { worker, load, terms }
+      return false
     end
-    at = at + 1
+    return true
   end
-  if second then
+  local worker, load, terms = choose(fits)
+  if not worker and second then
     return second[1], second[2], second[3]
   end
+  return worker, load, terms
 end
 
 -- Who came after this worker under the same name, if it has room. Not paced: what waits for it would go to others.
@@ -62,20 +59,6 @@ local function heir_of(worker)
   end
 end
 
-local function hand(job, born, changed, payload, grant, suspicion, worker, load, terms)
-  write_owner(job, 'a', worker, int(grant), born, changed)
-  note(JOB_ASSIGNED, job, worker, grant)
-  redis.call('ZADD', K.assigned, score_of(worker, grant), job)
-  set_held(worker, terms, held_by(terms, load) + 1)
-  note_suspect(worker, suspicion)
-  send(worker, grant, { 0, 0, 0, ADD, job, tonumber(born) }, payload)
-end
-
-local function wait(job, born, changed)
-  write_owner(job, 'p', '0', '0', born, changed)
-  redis.call('ZADD', K.pending, born, job)
-end
-
 -- Gives a job that was held, or has waited, to somebody, at the pace that its new owner takes; or lets it wait.
 -- `from`: who had it. Returns whether it was given.
 local function pass_on(job, born, changed, from)
@@ -85,13 +68,14 @@ local function pass_on(job, born, changed, from)
     worker, load, terms = heir_of(from)
   end
   if not worker then
-    worker, load, terms = choose(true, suspicion)
+    worker, load, terms = choose_next(suspicion)
   end
   if not worker then
     wait(job, born, changed)
     return false
   end
-  hand(job, born, changed, redis.call('HGET', K.jobs, job) or '', tick(), suspicion, worker, load, terms)
+  hand(job, born, changed, redis.call('HGET', K.jobs, job) or '', tick(), worker, load, terms)
+  note_suspect(worker, suspicion)
   if terms.rate > 0 then
     busy[worker] = math.max(busy[worker] or 0, now_ms) + 1000 / terms.rate
     redis.call('HSET', K.terms, worker .. ':handed', int(busy[worker]))
@@ -104,10 +88,6 @@ end
 local function let_go(job, state, worker, grant, born, changed)
   redis.call('ZREM', K.assigned, job)
   note(JOB_RELEASED, job, worker)
-  local load, terms = redis.call('ZSCORE', K.load, worker), terms_of(worker)
-  if load and terms then
-    set_held(worker, terms, held_by(terms, tonumber(load)) - 1)
-  end
   if state == 'm' then
     set_moving(worker, moving_of(worker) - 1)
   end
@@ -119,15 +99,21 @@ local function let_go(job, state, worker, grant, born, changed)
   else
     pass_on(job, born, changed, worker)
   end
+  -- Only now: of two that hold equally much after it, the job is not to go back to the one that gave it up.
+  local terms = terms_of(worker)
+  local load = terms and redis.call('ZSCORE', K.load, worker)
+  if load then
+    set_held(worker, terms, held_by(terms, tonumber(load)) - 1)
+  end
 end
 
 -- Gives out waiting jobs, the oldest first, as long as somebody has room. Returns how many.
 local function fill(limit)
   local placed = 0
+  if not has_room() then
+    return placed
+  end
   for _, job in ipairs(redis.call('ZRANGE', K.pending, 0, limit - 1)) do
-    if not has_room() then
-      break
-    end
     local state, _, _, born, changed = owner_of(job)
     redis.call('ZREM', K.pending, job)
     if state == 'p' then

@@ -10,7 +10,7 @@ local REMOVED, REBALANCED = 1, 2
 local sent = {}
 
 local function send(worker, rev, head, payload)
-  local previous = sent[worker] or tonumber(redis.call('HGET', K.inbox, worker) or '0')
+  local previous = sent[worker] or number_of(redis.call('HGET', K.inbox, worker))
   head[1], head[2], head[3] = FRAME, rev, previous
   redis.call('SPUBLISH', K.inbox_channel .. worker, cmsgpack.pack(head) .. (payload or ''))
   sent[worker] = rev
@@ -23,11 +23,11 @@ end
 -- Tells of what has changed, and writes down what tick() and send() have used. The last thing a script does before it
 -- returns.
 local function commit()
-  publish_changes()
   for worker, rev in pairs(sent) do
     redis.call('HSET', K.inbox, worker, int(rev))
   end
   if revision then
     redis.call('SET', K.rev, int(revision))
   end
+  publish_changes() -- last: nothing of the cluster's own is to depend on it
 end

@@ -12,12 +12,19 @@
 local HISTORY = 8 -- crashes of a job that are remembered
 local FADES = 60000 -- ms after which a worker counts as having survived what it was given
 
-local suspects -- whether there are any
+-- job -> how many crashes it is suspected of
+local suspicions = {}
+local nobody -- is suspected of anything
 local function suspicion_of(job)
-  if suspects == nil then
-    suspects = redis.call('HLEN', K.crashes) > 0
+  if nobody == nil then
+    nobody = redis.call('HLEN', K.crashes) == 0
   end
-  return suspects and tonumber(string.match(redis.call('HGET', K.crashes, job) or '', '^%d+') or '0') or 0
+  local count = suspicions[job] or (nobody and 0)
+  if not count then
+    count = tonumber(string.match(redis.call('HGET', K.crashes, job) or '', '^%d+') or '0')
+    suspicions[job] = count
+  end
+  return count
 end
 
 -- Which grants, by their time in ms, may have killed a worker whose lock ended at `ended`: from, to. Its last heartbeat
@@ -36,12 +43,26 @@ local function blame_of(worker, from, to)
   return tonumber(count), tonumber(jobs)
 end
 
+-- The same for now: what it was given lately.
+local blames = {}
+local function blame_now(worker)
+  local blame = blames[worker]
+  if not blame then
+    blame = { blame_of(worker, now_ms - FADES, now_ms) }
+    blames[worker] = blame
+  end
+  return blame
+end
+
 -- It is given a job that is so suspect.
 local function note_suspect(worker, suspicion)
-  local count, jobs = blame_of(worker, now_ms - FADES, now_ms)
-  if suspicion > 0 and suspicion >= count then
-    jobs = suspicion > count and 1 or jobs + 1
-    redis.call('HSET', K.terms, worker .. ':blame', suspicion .. ' ' .. int(jobs) .. ' ' .. int(now_ms))
+  if suspicion == 0 then
+    return
+  end
+  local blame = blame_now(worker)
+  if suspicion >= blame[1] then
+    blame[1], blame[2] = suspicion, suspicion > blame[1] and 1 or blame[2] + 1
+    redis.call('HSET', K.terms, worker .. ':blame', int(suspicion) .. ' ' .. int(blame[2]) .. ' ' .. int(now_ms))
   end
 end
 
@@ -68,6 +89,7 @@ local function judge_of(worker, limit, window, quarantined)
     if given < from then
       if count > 0 then
         redis.call('HDEL', K.crashes, job) -- it was held for long enough
+        suspicions[job] = 0
       end
       return false
     end
@@ -79,7 +101,7 @@ local function judge_of(worker, limit, window, quarantined)
     if length >= HISTORY then
       history = string.match(history, '^ [^ ]*(.*)$')
     end
-    suspects = true
+    suspicions[job] = count + 1
     redis.call('HSET', K.crashes, job, int(count + 1) .. history .. ' ' .. worker .. '@' .. ended)
     if count + 1 < limit or jobs ~= '1' then
       return false

@@ -1,0 +1,89 @@
+//! How fast changes get to those who watch, on your own server:
+//!
+//! `cargo run --release --example fanout -- --help`
+//!
+//! A master adds a job and deletes it again, at a steady rate, and as many watchers as you like, each with a connection of
+//! its own, hear of both. The time from the call to what each watcher's stream says is what is shown: the way to the
+//! server and back, what the server does with so many connections, and what this process does with them all. If it has fewer
+//! cores than your watchers will have, it shows longer times than they will see.
+
+mod measure;
+mod plot;
+mod report;
+#[path = "../demo/server.rs"]
+#[allow(dead_code, reason = "the demo also switches its notifications off")]
+mod server;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use measure::Load;
+use server::PrivateServer;
+
+/// Measures how fast changes get to those who watch a cluster.
+///
+/// Jobs are added and deleted again in a cluster of their own, `assemblage:fanout`, of which a few small keys stay on the
+/// server. Each watcher takes a connection (see `ulimit -n`, and the server's `maxclients`).
+#[derive(Debug, Parser)]
+struct Args {
+    /// The server, such as redis://127.0.0.1:6379; without it, a private one is started and ended
+    #[arg(long)]
+    url: Option<String>,
+    /// How many watch
+    #[arg(long, default_value_t = 100)]
+    watchers: usize,
+    /// How many changes a second there are, at most
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    /// How many bytes of payload each job has
+    #[arg(long, default_value_t = 100)]
+    payload: usize,
+    /// For how many seconds to measure
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Draw the times into this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    run(Args::parse()).await
+}
+
+async fn run(args: Args) -> Result<(), Box<dyn Error>> {
+    let private = if args.url.is_none() { Some(PrivateServer::start()?) } else { None };
+    let url = args.url.or(private.as_ref().map(PrivateServer::url)).unwrap_or_default();
+    let load = Load {
+        watchers: args.watchers.max(1),
+        rate: args.rate.max(1),
+        payload: args.payload,
+        time: Duration::from_secs(args.seconds.max(1)),
+    };
+    let outcome = measure::run(&url, &load).await?;
+    report::print(&load, &outcome);
+    if let Some(path) = args.svg {
+        std::fs::write(&path, plot::svg(&load, &outcome.times))?;
+        println!("\nthe picture is in {}", path.display());
+    }
+    if outcome.missing > 0 { Err("some changes did not come: is the load too high?".into()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_small_load_is_measured_and_drawn() {
+        let server = PrivateServer::start().expect("a server");
+        let svg = tempfile::NamedTempFile::new().expect("a file");
+        let (url, path) = (server.url(), svg.path().display().to_string());
+        let words =
+            ["fanout", "--url", &url, "--watchers", "3", "--rate", "100", "--seconds", "1", "--svg", &path];
+        run(Args::parse_from(words)).await.expect("nothing is missing");
+        let picture = std::fs::read_to_string(svg.path()).expect("a picture");
+        assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n") && picture.contains("polyline"));
+    }
+}

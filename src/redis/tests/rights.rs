@@ -1,0 +1,115 @@
+//! PROTOCOL.md gives the rights that a user needs: with them alone everything works, and none of them is for nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+
+use super::bench::{BEATEN, JOINED, RESERVED, TRUST, entry, id, kind, lock};
+use crate::id::Revision;
+use crate::message::Order;
+use crate::redis::connect::Connection;
+use crate::redis::store::{Member, Store};
+use crate::test_server::RedisServer;
+use crate::wire::keys::Keys;
+use crate::{Cluster, ErrorKind, Event};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+fn store(connection: &Connection, cluster: &str) -> Store {
+    Store::new(connection.commands.clone(), Arc::new(Keys::new("assemblage", cluster)), TIMEOUT)
+}
+
+/// The whole life of two workers and some jobs, every script at least once on every road that it has.
+async fn everything(store: &Store) -> crate::error::Result<()> {
+    let incarnation = store.open("run-1").await?.incarnation;
+    let begin = store.watch(TIMEOUT, 100).await?;
+    let mut members = Vec::new();
+    for name in ["one", "two", "one"] {
+        let worker = store.reserve(&incarnation, RESERVED, Vec::new(), 9).await?.expect("a number");
+        let member = Member { worker, incarnation: incarnation.clone() };
+        let mut entry = entry(JOINED);
+        (entry.name, entry.usurp) = (Some((name.into(), JOINED)), true);
+        store.join(&member, &entry).await?.expect("it joins");
+        store.beat(&member, &lock(BEATEN, false)).await?.expect("it beats");
+        members.push(member);
+    }
+    let jobs = ["a", "b", "c", "d"].map(|job| (id(job), Bytes::from_static(b"x")));
+    let grants = store.add(&jobs, 9).await?;
+    store.update(&jobs[..1]).await?;
+    store.order(members[1].worker, Order::Drain).await?;
+    store.order(members[1].worker, Order::Resume).await?;
+    store.beat(&members[1], &lock(BEATEN, false)).await?.expect("it beats");
+    store.rebalance(1.0, 0.0, Duration::ZERO).await?;
+    for member in &members {
+        store.sync(member, Revision(0), None).await?.expect("its jobs");
+        let held: Vec<_> =
+            jobs.iter().zip(&grants).map(|((job, _), (_, grant))| (job.clone(), *grant)).collect();
+        store.release(member.worker, &held).await?;
+    }
+    store.delete(&[(id("a"), None), (id("b"), Some(grants[1].1))]).await?;
+    store.find(&id("c")).await?;
+    store.list("0").await?;
+    store.roster("0").await?;
+    store.survey().await?;
+    store.place().await?;
+    store.requeue(&[id("c")]).await?;
+    store.leave(&members[0]).await?;
+    // One that dies, with a job that is blamed for it.
+    // (By a join: a heartbeat waits for its answer no longer than a third of the time to live.)
+    let brief = Duration::from_millis(30);
+    store.join(&members[1], &entry(brief)).await?.expect("it is a member");
+    let suspicion = crate::redis::store::Suspicion { crashes: 1, ..TRUST };
+    while !matches!(
+        store.reap(members[1].worker, TIMEOUT, suspicion).await?.0,
+        crate::redis::store::Reap::Kept { .. }
+    ) {}
+    store.requeue(&[id("c")]).await?;
+    assert!(store.history(begin).await?.reaches);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_acl_of_protocol_md_is_enough_for_everything_and_not_for_more() {
+    let server = RedisServer::start();
+    let protocol = include_str!("../../../PROTOCOL.md");
+    let line =
+        protocol.split("ACL SETUSER").nth(1).and_then(|rest| rest.split("```").next()).expect("an ACL");
+    let line = line.replace("{p}", "{assemblage:other}").replace("PASSWORD", "secret");
+    let words: Vec<&str> =
+        ["ACL", "SETUSER"].into_iter().chain(line.split_whitespace().filter(|word| *word != "\\")).collect();
+    assert_eq!(format!("{:?}", server.command(&words)), "+OK", "{words:?}");
+
+    let url = server.url().replace("redis://", &format!("redis://{}:secret@", words[2]));
+    let connection = Connection::connect_url(&url, None, TIMEOUT).await.expect("it connects");
+    everything(&store(&connection, "other")).await.unwrap();
+
+    // And a whole life through the public interface, subscriptions and the preflight with it.
+    server.command(&["FLUSHALL"]);
+    let cluster = Cluster::builder("other").connect_url(url).await.unwrap();
+    let (master, mut worker) = (cluster.master().await.unwrap(), cluster.worker().await.unwrap());
+    let mirror = cluster.mirror().await.unwrap();
+    master.add(&"payload").await.unwrap();
+    let Some(Event::Add(job)) = worker.next().await else { panic!("its job") };
+    mirror.reaches(Revision(job.epoch().get())).await;
+    assert_eq!(mirror.owner_of(job.id()), Some(worker.id()));
+    drop(job);
+    let done = worker.terminate();
+    while worker.next().await.is_some() {}
+    done.await;
+
+    // Nothing was denied but what it says is optional, and nothing is granted that was not used.
+    let log = server.command(&["ACL", "LOG"]);
+    let denied: Vec<_> = log.list().iter().map(|entry| entry.list()[7].text()).collect();
+    assert_eq!(denied, ["config|get"]);
+    let used = server.command(&["INFO", "commandstats"]).text();
+    // HELLO or AUTH by the version of RESP; SELECT for another database.
+    let granted = words.iter().filter_map(|word| word.strip_prefix('+'));
+    let granted = granted.filter(|command| !["hello", "auth", "select"].contains(command));
+    let idle: Vec<_> = granted.filter(|command| !used.contains(&format!("cmdstat_{command}:"))).collect();
+    assert_eq!(idle, [""; 0]);
+
+    let another = store(&connection, "bench").survey().await;
+    assert_eq!(kind(another), Some(ErrorKind::Denied), "another cluster's keys");
+}
