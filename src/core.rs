@@ -5,6 +5,6 @@ pub(crate) mod feed;
 pub(crate) mod lease;
 pub(crate) mod queue;
 pub(crate) mod standby;
-pub(crate) mod view;
 #[cfg(test)]
 pub(crate) mod trail;
+pub(crate) mod view;

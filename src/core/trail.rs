@@ -55,8 +55,7 @@ impl Trail {
 
     /// FNV-1a: enough for the few short texts of a model.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        let step =
-            |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         self.value(bytes.iter().fold(0xcbf2_9ce4_8422_2325, step));
     }
 }

@@ -129,14 +129,17 @@ impl World {
             return Some("a worker is closed and its consumer has not heard it");
         }
         for process in &self.processes {
-            let Some(worker) = process.worker.as_ref().filter(|worker| !worker.view.is_closed()) else { continue };
+            let Some(worker) = process.worker.as_ref().filter(|worker| !worker.view.is_closed()) else {
+                continue;
+            };
             if worker.terminated {
                 return Some("a worker that was told to leave is still there");
             }
             for handle in &worker.handles {
-                let held = self.server.jobs.get(&handle.job).is_some_and(|record| {
-                    record.worker == process.number && record.grant == handle.grant
-                });
+                let held =
+                    self.server.jobs.get(&handle.job).is_some_and(|record| {
+                        record.worker == process.number && record.grant == handle.grant
+                    });
                 if !held && handle.cancelled.is_none() {
                     return Some("a worker holds what the server has given to another, or has forgotten");
                 }
@@ -168,7 +171,9 @@ impl World {
                             && handle.cancelled.is_none()
                     });
                     if !as_said {
-                        return Some("a worker does not hold what the server says, or with another epoch or payload");
+                        return Some(
+                            "a worker does not hold what the server says, or with another epoch or payload",
+                        );
                     }
                 }
             }

@@ -9,10 +9,10 @@ use stateright::{Model, Property};
 
 use crate::calm::{Calm, longest};
 use crate::identity::{content, identity};
-use crate::process::{Ask, Fault, Life, Link, Pace, Process, Worker};
+use crate::process::{Ask, Fault, Handle, Life, Link, Pace, Process, Worker};
 use crate::scope::{Break, Scope};
-use crate::server::Server;
-use crate::world::{Action, Shared, World};
+use crate::server::{Server, State as Held};
+use crate::world::{Action, Shared, World, job};
 
 /// A world, and what tells it from others.
 #[derive(Clone, Debug)]
@@ -59,12 +59,13 @@ pub(crate) const FENCE: &str = "a worker has stopped when its lock ends";
 pub(crate) const EPOCHS: &str = "epochs only grow, and no two owners have the same";
 pub(crate) const IN_TURN: &str = "events are in turn";
 pub(crate) const NOTHING_LOST: &str = "no job vanishes unless deleted";
+pub(crate) const CAUSE: &str = "no job is taken from its owner without cause";
 pub(crate) const NOTHING_LATE: &str = "what its caller gave up on is not done later";
 pub(crate) const HELD: &str = "every job ends up held";
 
 type Holds = fn(&Check, &World) -> bool;
 
-const PROPERTIES: [(&str, Holds); 7] = [
+const PROPERTIES: [(&str, Holds); 8] = [
     (ONE_OWNER, |check, world| check.scope.lenient || world.holders().values().all(|who| who.len() <= 1)),
     (FENCE, |check, world| check.scope.lenient || has_stopped(world)),
     (EPOCHS, |_, world| {
@@ -77,6 +78,7 @@ const PROPERTIES: [(&str, Holds); 7] = [
     }),
     (IN_TURN, |_, world| world.fault != Some(Fault::Turn)),
     (NOTHING_LOST, |_, world| is_kept(world)),
+    (CAUSE, |_, world| is_taken_for_cause(world)),
     (NOTHING_LATE, |_, world| world.fault != Some(Fault::Late)),
     (HELD, |check, world| check.calms.iter().all(|calm| check.heals(world, *calm))),
 ];
@@ -95,15 +97,42 @@ fn has_stopped(world: &World) -> bool {
 fn is_kept(world: &World) -> bool {
     world.kept.iter().enumerate().all(|(index, kept)| {
         kept.is_none_or(|born| {
-            let record = world.server.jobs.get(&crate::world::job(index as u8));
+            let record = world.server.jobs.get(&job(index as u8));
             record.is_some_and(|record| record.born == born)
         })
     })
 }
 
+/// A worker that goes on gives up only what the server wants it to give up. (After a failover the server may have forgotten
+/// that it wanted it.)
+fn is_taken_for_cause(world: &World) -> bool {
+    world.processes.iter().all(|process| {
+        let Some(worker) =
+            process.worker.as_ref().filter(|worker| !worker.view.is_closed() && !worker.terminated)
+        else {
+            return true;
+        };
+        let mut taken = worker.handles.iter().filter(|handle| handle.cancelled.is_some());
+        let is_wanted = |handle: &Handle| {
+            world.server.jobs.get(&handle.job).is_none_or(|record| {
+                (record.worker, record.grant) != (process.number, handle.grant)
+                    || record.state != Held::Assigned
+            })
+        };
+        world.server.run > 0 || taken.all(is_wanted)
+    })
+}
+
 impl Check {
     pub(crate) fn new(scope: Scope, calms: &'static [Calm]) -> Self {
-        Self { scope, calms, found: AtomicU64::new(0), servers: Mutex::default(), processes: Mutex::default(), calm: Mutex::default() }
+        Self {
+            scope,
+            calms,
+            found: AtomicU64::new(0),
+            servers: Mutex::default(),
+            processes: Mutex::default(),
+            calm: Mutex::default(),
+        }
     }
 
     /// What the step has changed takes the place of an equal part of another state.
@@ -152,9 +181,9 @@ impl Check {
         unrest
     }
 
-    /// The first property that does not hold.
-    pub(crate) fn judge(&self, world: &World) -> Result<(), &'static str> {
-        PROPERTIES.iter().find(|(_, holds)| !holds(self, world)).map_or(Ok(()), |(name, _)| Err(name))
+    /// Whether this property holds.
+    pub(crate) fn judge(&self, world: &World, property: &str) -> bool {
+        PROPERTIES.iter().all(|(name, holds)| *name != property || holds(self, world))
     }
 
     fn holds(&self, property: usize, world: &World) -> bool {
@@ -228,7 +257,9 @@ impl Check {
             if request.reply.is_some() {
                 actions.push(Action::Answer(index, at));
             } else {
-                let run = |to| if self.scope.fused { Action::Call(index, at, to) } else { Action::Run(index, at, to) };
+                let run = |to| {
+                    if self.scope.fused { Action::Call(index, at, to) } else { Action::Run(index, at, to) }
+                };
                 self.to_any(world, matches!(request.ask, Ask::Release(_) | Ask::Leave), run, actions);
                 if self.scope.fused && faults && may.slow {
                     actions.push(Action::Run(index, at, 0));
@@ -278,9 +309,9 @@ impl Check {
                     actions.push(Action::SendDelete(index));
                 }
             }
-            let record = world.server.jobs.get(&crate::world::job(index));
+            let record = world.server.jobs.get(&job(index));
             if asked.moves > 0
-                && record.is_some_and(|record| record.state == crate::server::State::Assigned)
+                && record.is_some_and(|record| record.state == Held::Assigned)
                 && world.server.with_room(&self.scope).len() > 1
             {
                 actions.push(Action::Rebalance(index));
@@ -363,6 +394,6 @@ impl Model for Check {
                 vec![$(Property::always(PROPERTIES[$at].0, |check: &Self, state: &State| check.holds($at, &state.world))),*]
             };
         }
-        property!(0 1 2 3 4 5 6)
+        property!(0 1 2 3 4 5 6 7)
     }
 }

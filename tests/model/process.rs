@@ -31,11 +31,19 @@ pub(crate) enum Fault {
 pub(crate) enum Ask {
     /// `INFO server`: which run of a server this is.
     RunId,
-    Open { run: u8 },
+    Open {
+        run: u8,
+    },
     Reserve,
     Join,
-    Beat { draining: bool },
-    Sync { request: u64, since: u64, cursor: Option<Cursor> },
+    Beat {
+        draining: bool,
+    },
+    Sync {
+        request: u64,
+        since: u64,
+        cursor: Option<Cursor>,
+    },
     Release(Vec<(JobId, Revision)>),
     Leave,
 }
@@ -194,14 +202,18 @@ impl Process {
     /// What is known of it, on one line.
     pub(crate) fn summary(&self, now: Instant) -> String {
         let Self { life, pace, number, link, frames, requests, worker, .. } = self;
-        let frames: Vec<_> = frames.iter().map(|frame| format!("{}:{:?}", frame.revision, frame.body)).collect();
+        let frames: Vec<_> =
+            frames.iter().map(|frame| format!("{}:{:?}", frame.revision, frame.body)).collect();
         let asks: Vec<_> = requests.iter().map(|request| (&request.ask, request.reply.is_some())).collect();
         let mut text = format!("{number} {life:?} {pace:?} {link:?} frames {frames:?} asks {asks:?}");
         if let Some(worker) = worker {
             let fence = worker.lease.fence_at().saturating_duration_since(now);
             text += &format!(" {:?} fence in {fence:?} handles", worker.phase);
             for handle in &worker.handles {
-                text += &format!(" {}@{} {:?} deleted: {}", handle.job, handle.grant, handle.cancelled, handle.deleted);
+                text += &format!(
+                    " {}@{} {:?} deleted: {}",
+                    handle.job, handle.grant, handle.cancelled, handle.deleted
+                );
             }
         }
         text
@@ -619,7 +631,8 @@ impl Worker {
                 });
             }
             Delivery::Update { job, grant, epoch, payload, .. } => {
-                let held = |handle: &&mut Handle| handle.job == job && handle.grant == grant.0 && !handle.deleted;
+                let held =
+                    |handle: &&mut Handle| handle.job == job && handle.grant == grant.0 && !handle.deleted;
                 match self.handles.iter_mut().find(held) {
                     Some(handle) => {
                         if epoch.0 < handle.epoch {
@@ -632,7 +645,8 @@ impl Worker {
                 }
             }
             Delivery::Delete { job, grant, .. } => {
-                let held = |handle: &&mut Handle| handle.job == job && handle.grant == grant.0 && !handle.deleted;
+                let held =
+                    |handle: &&mut Handle| handle.job == job && handle.grant == grant.0 && !handle.deleted;
                 match self.handles.iter_mut().find(held) {
                     Some(handle) if handle.cancelled.is_some() => handle.deleted = true,
                     _ => wrong(Fault::Turn),

@@ -109,7 +109,7 @@ pub(crate) enum Break {
     RunIsLookedAtOnce,
     /// Rule 10: the workers' numbers do not jump.
     NumbersDoNotJump,
-    /// Rule 11: what a heartbeat tells of the inbox is not looked at.
+    /// What a heartbeat tells of the inbox is not looked at.
     NoAudit,
     /// A reap does not look at the deadline.
     ReapOfTheLiving,

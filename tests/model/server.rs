@@ -165,9 +165,10 @@ impl Server {
     }
 
     fn pass_on(&mut self, how: How<'_>, job: &JobId) -> bool {
-        // It is nobody's while the next one is chosen.
+        // Until then it counts as held by the worker that lets go of it.
+        let next = self.choose(how);
         self.wait(job);
-        let Some(worker) = self.choose(how) else { return false };
+        let Some(worker) = next else { return false };
         let grant = match self.shared {
             Some(shared) if how.breaks(Break::SharedRevision) => shared,
             _ => self.tick(),

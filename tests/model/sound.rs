@@ -47,8 +47,74 @@ pub(crate) const PLAIN: Scope = Scope {
 
 pub(crate) const SOUND: &[Sound] = &[
     Sound {
-        name: "s1 move, delete; lose, pause, crash",
+        name: "1 worker: add, delete, add; a late add or delete",
         long: false,
+        scope: Scope {
+            workers: 1,
+            asked: Asked { adds: 2, deletes: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { linger: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "1 worker: add, update, delete; 2 of lost, overtaken, repeated",
+        long: false,
+        scope: Scope {
+            workers: 1,
+            asked: Asked { updates: 1, deletes: 1, ..PLAIN.asked },
+            faults: 2,
+            may: May { lose: true, overtake: true, repeat: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "1 worker, 2 jobs, pages of 1: a delete; 2 connections lost",
+        long: false,
+        scope: Scope {
+            workers: 1,
+            jobs: 2,
+            batch: 1,
+            asked: Asked { adds: 2, deletes: 1, ..PLAIN.asked },
+            faults: 2,
+            may: May { disconnect: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "2 workers: add; 1 of crash, pause, lost, overtaken, repeated",
+        long: false,
+        scope: Scope {
+            faults: 1,
+            may: May { lose: true, overtake: true, repeat: true, pause: true, crash: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "2 workers: add; failover to an older replica",
+        long: false,
+        scope: Scope { ticks: 1, faults: 1, may: May { failover: true, ..NOTHING }, ..PLAIN },
+        calms: ALL,
+    },
+    Sound {
+        name: "2 workers, 2 jobs, room for 1 each: 2 moves",
+        long: false,
+        scope: Scope { jobs: 2, capacity: 1, asked: Asked { adds: 2, moves: 2, ..PLAIN.asked }, ..PLAIN },
+        calms: ALL,
+    },
+    Sound {
+        name: "2 workers, 2 jobs: a move, a delete",
+        long: false,
+        scope: Scope { jobs: 2, asked: Asked { adds: 2, moves: 1, deletes: 1, ..PLAIN.asked }, ..PLAIN },
+        calms: ALL,
+    },
+    Sound {
+        name: "2 workers: move, delete; 1 of crash, pause, lost",
+        long: true,
         scope: Scope {
             asked: Asked { deletes: 1, moves: 1, ..PLAIN.asked },
             faults: 1,
@@ -58,8 +124,8 @@ pub(crate) const SOUND: &[Sound] = &[
         calms: ALL,
     },
     Sound {
-        name: "s2 frames",
-        long: false,
+        name: "2 workers: move, delete; 2 of lost, overtaken, repeated",
+        long: true,
         scope: Scope {
             asked: Asked { deletes: 1, moves: 1, ..PLAIN.asked },
             faults: 2,
@@ -69,45 +135,78 @@ pub(crate) const SOUND: &[Sound] = &[
         calms: ALL,
     },
     Sound {
-        name: "s3 failover and joins",
-        long: false,
+        name: "2 workers: a move; 1 connection or command lost, or late",
+        long: true,
         scope: Scope {
-            ticks: 3,
-            workers: 0,
-            spare: 2,
-            asked: Asked { starts: 2, ..PLAIN.asked },
-            faults: 1,
-            may: May { failover: true, ..NOTHING },
-            ..PLAIN
-        },
-        calms: ALL,
-    },
-    Sound {
-        name: "s4 failover",
-        long: false,
-        scope: Scope {
-            ticks: 3,
             asked: Asked { moves: 1, ..PLAIN.asked },
             faults: 1,
-            may: May { failover: true, ..NOTHING },
-            ..PLAIN
-        },
-        calms: ALL,
-    },
-    Sound {
-        name: "s5 connections",
-        long: false,
-        scope: Scope {
-            asked: Asked { moves: 1, deletes: 1, ..PLAIN.asked },
-            faults: 2,
             may: May { disconnect: true, fail: true, linger: true, ..NOTHING },
             ..PLAIN
         },
         calms: ALL,
     },
     Sound {
-        name: "s6 two jobs, paged, rejoin",
-        long: false,
+        name: "2 workers: move, delete; 1 connection or command lost, or late",
+        long: true,
+        scope: Scope {
+            asked: Asked { moves: 1, deletes: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { disconnect: true, fail: true, linger: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "2 workers: a move; nothing at once, 1 of pause, lost, slow",
+        long: true,
+        scope: Scope {
+            fused: false,
+            asked: Asked { moves: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { pause: true, fail: true, slow: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "2 workers: one leaves; 1 of frame or command lost, or late",
+        long: true,
+        scope: Scope {
+            asked: Asked { terminations: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { lose: true, fail: true, linger: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "2 lenient workers: a move; 1 of pause, lost",
+        long: true,
+        scope: Scope {
+            lenient: true,
+            asked: Asked { moves: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { pause: true, lose: true, fail: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "1 worker, 1 that joins: a move; 1 of crash, pause, slow",
+        long: true,
+        scope: Scope {
+            workers: 1,
+            spare: 1,
+            asked: Asked { starts: 1, moves: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { crash: true, pause: true, slow: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "2 workers, 2 jobs, batches of 1: a delete; 1 crash, connection",
+        long: true,
         scope: Scope {
             jobs: 2,
             batch: 1,
@@ -119,36 +218,27 @@ pub(crate) const SOUND: &[Sound] = &[
         calms: ALL,
     },
     Sound {
-        name: "s7 terminate",
-        long: false,
+        name: "2 workers: a move; failover to an older replica",
+        long: true,
         scope: Scope {
-            asked: Asked { terminations: 1, deletes: 1, moves: 1, ..PLAIN.asked },
+            ticks: 1,
+            asked: Asked { moves: 1, ..PLAIN.asked },
             faults: 1,
-            may: May { lose: true, fail: true, linger: true, ..NOTHING },
+            may: May { failover: true, ..NOTHING },
             ..PLAIN
         },
         calms: ALL,
     },
     Sound {
-        name: "s8 unfused",
-        long: false,
+        name: "2 that join: add; failover to an older replica",
+        long: true,
         scope: Scope {
-            fused: false,
-            asked: Asked { moves: 1, ..PLAIN.asked },
+            ticks: 1,
+            workers: 0,
+            spare: 2,
+            asked: Asked { starts: 2, ..PLAIN.asked },
             faults: 1,
-            may: May { pause: true, fail: true, slow: true, ..NOTHING },
-            ..PLAIN
-        },
-        calms: ALL,
-    },
-    Sound {
-        name: "s9 lenient",
-        long: false,
-        scope: Scope {
-            lenient: true,
-            asked: Asked { moves: 1, ..PLAIN.asked },
-            faults: 1,
-            may: May { pause: true, lose: true, fail: true, ..NOTHING },
+            may: May { failover: true, ..NOTHING },
             ..PLAIN
         },
         calms: ALL,

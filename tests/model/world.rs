@@ -489,7 +489,8 @@ impl World {
             for handle in process.worker.iter().flat_map(|worker| &worker.handles) {
                 let stopped = handle.cancelled.is_some_and(|cancelled| cancelled.until <= self.now);
                 // A process that is paused cannot know that its lock has ended, and when it goes on it says so first.
-                let excused = process.pace != Pace::Timely || handle.cancelled.is_some_and(|cancelled| cancelled.late);
+                let excused =
+                    process.pace != Pace::Timely || handle.cancelled.is_some_and(|cancelled| cancelled.late);
                 let forgotten = self.is_forgotten(&handle.job, process.number, handle.grant);
                 let forgotten = forgotten || process.heard_run != self.server.run;
                 if !stopped && (locked || !excused) && !forgotten {

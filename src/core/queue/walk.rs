@@ -4,7 +4,8 @@ use crate::core::trail::Trail;
 impl Queue {
     /// How many problems wait, and not which: they are told to the consumer and change nothing else.
     pub(crate) fn walk(&self, trail: &mut Trail) {
-        let Self { changes, order, next_number: _, problems, problems_left_out, problem_popped, close } = self;
+        let Self { changes, order, next_number: _, problems, problems_left_out, problem_popped, close } =
+            self;
         trail.count(changes.len());
         for (job, number) in order {
             if let Some((current, change)) = changes.get(job)

@@ -44,7 +44,10 @@ impl View {
             trail.command(command);
         }
         for (at, job, grant) in deadlines {
-            if slots.get(job).is_some_and(|slot| slot.grant == *grant && matches!(slot.stage, Stage::Deleting(_))) {
+            if slots
+                .get(job)
+                .is_some_and(|slot| slot.grant == *grant && matches!(slot.stage, Stage::Deleting(_)))
+            {
                 trail.job(job);
                 trail.due(*at);
             }
@@ -166,7 +169,11 @@ mod tests {
             next: None,
             rows: vec![row],
         };
-        let delete = Body::Delete { job: job.clone(), grant: Revision(2), reason: crate::message::DeleteReason::Removed };
+        let delete = Body::Delete {
+            job: job.clone(),
+            grant: Revision(2),
+            reason: crate::message::DeleteReason::Removed,
+        };
         let frame = Frame { revision: Revision(4), previous: Revision(2), body: delete };
         let steps: [&dyn Fn(&mut View); 7] = [
             &|view| view.handle_gap(),
