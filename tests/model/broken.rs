@@ -13,6 +13,8 @@ use crate::world::Action::{
 /// A break, and what must be found.
 pub(crate) struct Broken {
     pub(crate) name: &'static str,
+    /// Only run by `make model`.
+    pub(crate) long: bool,
     pub(crate) broken: Break,
     pub(crate) within: Scope,
     pub(crate) calms: &'static [Calm],
@@ -31,6 +33,7 @@ impl Broken {
 pub(crate) const BROKEN: &[Broken] = &[
     Broken {
         name: "rule 1: the answer to an overtaken sync counts",
+        long: false,
         broken: Break::OvertakenSyncCounts,
         within: Scope {
             workers: 0,
@@ -71,6 +74,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 1: the frames of one script have one revision",
+        long: false,
         broken: Break::SharedRevision,
         within: Scope {
             jobs: 2,
@@ -85,6 +89,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 2: the chain goes on from the last page",
+        long: false,
         broken: Break::ChainFromLastPage,
         within: Scope {
             jobs: 2,
@@ -100,6 +105,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 3: a snapshot does not tell what is being released",
+        long: false,
         broken: Break::SnapshotHidesReleasing,
         within: Scope {
             faults: 1,
@@ -113,6 +119,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 4: the lease begins when the join is answered",
+        long: false,
         broken: Break::LeaseFromJoinReply,
         within: Scope {
             fused: false,
@@ -157,6 +164,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 5: a worker that leaves does not say so before it releases",
+        long: false,
         broken: Break::NoDrainMark,
         within: Scope { workers: 1, asked: Asked { terminations: 1, ..PLAIN.asked }, ..PLAIN },
         calms: &[Calm::Arrives],
@@ -165,6 +173,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 6: only the last batch of a reap makes the number dead",
+        long: false,
         broken: Break::ReapKillsLast,
         within: Scope {
             lenient: true,
@@ -181,6 +190,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 6: the first batch of a reap takes the deadline away",
+        long: false,
         broken: Break::ReapForgetsDeadline,
         within: Scope {
             jobs: 2,
@@ -196,6 +206,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 7: the next assignment does not wait for handles",
+        long: false,
         broken: Break::HandlesAreNotWaitedFor,
         within: Scope { asked: Asked { moves: 1, ..PLAIN.asked }, ..PLAIN },
         calms: &[],
@@ -216,6 +227,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 7: what came and went unseen is not released",
+        long: false,
         broken: Break::UnseenIsNotReleased,
         within: Scope { asked: Asked { deletes: 1, ..PLAIN.asked }, ..PLAIN },
         calms: &[Calm::Arrives],
@@ -224,6 +236,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 8: a release counts whatever grant it names (no epoch check)",
+        long: false,
         broken: Break::ReleaseOfAnyGrant,
         within: Scope {
             faults: 1,
@@ -249,6 +262,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 8: an add is carried out however late",
+        long: false,
         broken: Break::AddAtAnyTime,
         within: Scope { faults: 1, may: May { linger: true, ..PLAIN.may }, ..PLAIN },
         calms: &[],
@@ -257,6 +271,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 8: a delete does not say which life it means",
+        long: false,
         broken: Break::DeleteOfAnyLife,
         within: Scope {
             faults: 1,
@@ -270,6 +285,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 9: the release timeout runs from the poll",
+        long: false,
         broken: Break::TimeoutFromPoll,
         within: Scope { asked: Asked { deletes: 1, ..PLAIN.asked }, ..PLAIN },
         calms: &[Calm::Unpolled],
@@ -278,6 +294,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 10: nobody lifts after a failover",
+        long: false,
         broken: Break::NoLift,
         within: Scope {
             faults: 1,
@@ -301,6 +318,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 10: workers are not told of the lift",
+        long: false,
         broken: Break::LiftIsNotTold,
         within: Scope { faults: 1, may: May { failover: true, ..PLAIN.may }, ..PLAIN },
         calms: &[Calm::Arrives],
@@ -309,6 +327,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 10: a worker begins anew after a lift",
+        long: false,
         broken: Break::LiftBeginsAnew,
         within: Scope { faults: 1, may: May { failover: true, ..PLAIN.may }, ..PLAIN },
         calms: &[],
@@ -327,6 +346,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 10: the workers' numbers do not jump",
+        long: true,
         broken: Break::NumbersDoNotJump,
         within: Scope {
             workers: 0,
@@ -364,6 +384,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "rule 10: a number is reserved on another server than was opened",
+        long: true,
         broken: Break::RunIsLookedAtOnce,
         within: Scope {
             workers: 0,
@@ -399,6 +420,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "what a heartbeat tells of the inbox is not looked at (no audit)",
+        long: false,
         broken: Break::NoAudit,
         within: Scope { faults: 1, may: May { lose: true, ..PLAIN.may }, ..PLAIN },
         calms: &[Calm::Arrives],
@@ -407,6 +429,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "a reap does not look at the deadline",
+        long: false,
         broken: Break::ReapOfTheLiving,
         within: PLAIN,
         calms: &[],
@@ -415,6 +438,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "add before release: the next owner gets the job too early",
+        long: false,
         broken: Break::AddBeforeRelease,
         within: Scope { asked: Asked { moves: 1, ..PLAIN.asked }, ..PLAIN },
         calms: &[],
@@ -423,6 +447,7 @@ pub(crate) const BROKEN: &[Broken] = &[
     },
     Broken {
         name: "the fence is measured from the answer",
+        long: false,
         broken: Break::FenceFromReply,
         within: Scope { fused: false, faults: 1, may: May { pause: true, ..PLAIN.may }, ..PLAIN },
         calms: &[],

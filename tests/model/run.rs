@@ -105,7 +105,7 @@ pub(crate) fn main() {
             wish.tell(sound.scope, actions);
         }
     }
-    let broken: Vec<&Broken> = BROKEN.iter().filter(|broken| wish.has(broken.name, false)).collect();
+    let broken: Vec<&Broken> = BROKEN.iter().filter(|broken| wish.has(broken.name, broken.long)).collect();
     if !broken.is_empty() {
         println!("\nThe protocol, broken on purpose: each break must be found, by the shortest way.\n");
         println!("{:<66}{:>11}{:>7}{:>9}", "broken", "states", "steps", "seconds");

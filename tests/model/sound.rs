@@ -71,8 +71,22 @@ pub(crate) const SOUND: &[Sound] = &[
         calms: ALL,
     },
     Sound {
-        name: "1 worker, 2 jobs, pages of 1: a delete; 2 connections lost",
+        name: "1 worker, 2 jobs, pages of 1: a delete; 1 connection lost",
         long: false,
+        scope: Scope {
+            workers: 1,
+            jobs: 2,
+            batch: 1,
+            asked: Asked { adds: 2, deletes: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { disconnect: true, ..NOTHING },
+            ..PLAIN
+        },
+        calms: ALL,
+    },
+    Sound {
+        name: "1 worker, 2 jobs, pages of 1: a delete; 2 connections lost",
+        long: true,
         scope: Scope {
             workers: 1,
             jobs: 2,
@@ -101,14 +115,27 @@ pub(crate) const SOUND: &[Sound] = &[
         calms: ALL,
     },
     Sound {
-        name: "2 workers, 2 jobs, room for 1 each: 2 moves",
+        name: "2 workers, 2 jobs: both move",
         long: false,
-        scope: Scope { jobs: 2, capacity: 1, asked: Asked { adds: 2, moves: 2, ..PLAIN.asked }, ..PLAIN },
+        scope: Scope { jobs: 2, asked: Asked { adds: 2, moves: 2, ..PLAIN.asked }, ..PLAIN },
+        calms: ALL,
+    },
+    Sound {
+        name: "2 workers, 2 jobs, room for 1 each: one leaves, 1 crash",
+        long: false,
+        scope: Scope {
+            jobs: 2,
+            capacity: 1,
+            asked: Asked { adds: 2, terminations: 1, ..PLAIN.asked },
+            faults: 1,
+            may: May { crash: true, ..NOTHING },
+            ..PLAIN
+        },
         calms: ALL,
     },
     Sound {
         name: "2 workers, 2 jobs: a move, a delete",
-        long: false,
+        long: true,
         scope: Scope { jobs: 2, asked: Asked { adds: 2, moves: 1, deletes: 1, ..PLAIN.asked }, ..PLAIN },
         calms: ALL,
     },
@@ -230,13 +257,13 @@ pub(crate) const SOUND: &[Sound] = &[
         calms: ALL,
     },
     Sound {
-        name: "2 that join: add; failover to an older replica",
+        name: "1 worker, 1 that joins: add; failover to an older replica",
         long: true,
         scope: Scope {
             ticks: 1,
-            workers: 0,
-            spare: 2,
-            asked: Asked { starts: 2, ..PLAIN.asked },
+            workers: 1,
+            spare: 1,
+            asked: Asked { starts: 1, ..PLAIN.asked },
             faults: 1,
             may: May { failover: true, ..NOTHING },
             ..PLAIN
