@@ -115,8 +115,14 @@ pub(crate) const SOUND: &[Sound] = &[
         calms: ALL,
     },
     Sound {
-        name: "2 workers, 2 jobs: both move",
+        name: "2 workers, 2 jobs: one moves",
         long: false,
+        scope: Scope { jobs: 2, asked: Asked { adds: 2, moves: 1, ..PLAIN.asked }, ..PLAIN },
+        calms: ALL,
+    },
+    Sound {
+        name: "2 workers, 2 jobs: both move",
+        long: true,
         scope: Scope { jobs: 2, asked: Asked { adds: 2, moves: 2, ..PLAIN.asked }, ..PLAIN },
         calms: ALL,
     },
