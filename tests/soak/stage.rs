@@ -9,7 +9,7 @@ use crate::plan::{Act, Call, Job, Net, Place, Plan, Server};
 use crate::progress::Progress;
 use crate::roles::now;
 use crate::server::RedisServer;
-use crate::settings::HEAL;
+use crate::settings::{CLUSTER, HEAL};
 
 /// What a run has come to.
 pub(crate) struct Outcome {
@@ -210,6 +210,24 @@ impl Stage {
                 note(&self.history, fault("scripts-flushed"));
                 self.server.command(&["SCRIPT", "FLUSH"]);
                 self.count("scripts flushed");
+            }
+            // Neither ends a lock: that is up to its deadline.
+            Server::Locks { forged } => {
+                let (what, name) = if forged {
+                    (
+                        "redis.call('PUBLISH', '__keyspace@0__:' .. lock, 'expired')",
+                        "expiry of all locks forged",
+                    )
+                } else {
+                    ("redis.call('DEL', lock)", "keys of all locks deleted")
+                };
+                note(&self.history, fault(&name.replace(' ', "-")));
+                let script = format!(
+                    "for _, worker in ipairs(redis.call('HKEYS', '{CLUSTER}:workers')) do \
+                     local lock = '{CLUSTER}:lock:' .. worker {what} end"
+                );
+                self.server.command(&["EVAL", &script, "0"]);
+                self.count(name);
             }
             Server::FillMemory => {
                 note(&self.history, fault("memory-full"));
