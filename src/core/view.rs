@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::slot::{Slot, Stage, Successor, Then};
-use self::snapshot::{Next, Sync, WaitingRoom};
+use self::snapshot::{Coverage, Next, Sync, WaitingRoom};
 use super::queue::{Delivery, Ending, Handover, Queue};
 use crate::error::{Error, ErrorKind};
 use crate::id::{Epoch, JobId, Revision};
@@ -74,12 +74,21 @@ pub(crate) struct View {
     last: Revision,
     /// An assignment's epoch is max(grant, lifted).
     lifted: Revision,
+    /// What the last snapshot told of that frames will tell of again: those between its first page and its last.
+    coverage: Option<Coverage>,
     sync: Option<Sync>,
     waiting: WaitingRoom,
     next_request: u64,
     /// A heartbeat told of a frame that has not come; it is lost if it has not come by then.
     audit: Option<(Revision, Instant)>,
+    /// A heartbeat did not tell of this frame although it was taken in; if one after this still does not, the server has not
+    /// sent it, or has forgotten it.
+    ahead: Option<(Revision, Instant)>,
 }
+
+/// No two servers' clocks differ by this much (an hour, in microseconds): a revision that is so far ahead of the server's own
+/// was forged.
+const FAR_AHEAD: u64 = 3_600_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -109,10 +118,12 @@ impl View {
             horizon: Revision::default(),
             last: Revision::default(),
             lifted: Revision::default(),
+            coverage: None,
             sync: None,
             waiting: WaitingRoom::default(),
             next_request: 0,
             audit: None,
+            ahead: None,
         }
     }
 
@@ -133,8 +144,7 @@ impl View {
         } else if frame.revision <= self.revision {
             // A duplicate; or of a history that the server has forgotten in a failover, even where it fits.
         } else if frame.previous == self.last {
-            self.advance(frame.revision);
-            self.apply(now, frame);
+            self.take_in(now, frame);
         } else {
             self.handle_gap();
         }
@@ -181,6 +191,13 @@ impl View {
             self.start_sync(Revision::default());
         } else if inbox > self.last {
             self.audit.get_or_insert((inbox, now + self.audit_grace));
+        } else if self.ahead.is_some_and(|(last, sure)| inbox < last && sure <= now) {
+            self.handle_gap();
+        } else if inbox < self.last {
+            // Mostly it was sent while the answer was on its way.
+            self.ahead.get_or_insert((self.last, now + self.audit_grace));
+        } else {
+            self.ahead = None;
         }
     }
 
@@ -369,7 +386,7 @@ impl View {
         }
         let request = self.next_request;
         self.next_request += 1;
-        self.audit = None;
+        (self.audit, self.ahead) = (None, None);
         self.sync = Some(Sync::new(request, since));
         self.wanted = Some(Command::Sync { request, since, cursor: None });
         // They were sent before the request is: the answer has them, or they are no more of the server's history, and
