@@ -25,5 +25,5 @@ K.inbox_channel = ARGV[1]
 local limit = tonumber(ARGV[2])
 
 local placed = fill(limit)
-commit()
+settle()
 return { placed, has_room() and redis.call('ZCARD', K.pending) or 0, math.ceil(pause or 0) }
