@@ -8,8 +8,8 @@ demo: server ## a cluster that loses a worker and loses nothing, on a private se
 	cargo run --release --quiet --example demo
 
 test: server ## all tests, against real servers that they start themselves
-	cargo test --all-targets
-	cargo test --doc
+	cargo test --all-targets --features tls-rustls-ring
+	cargo test --doc --features tls-rustls-ring
 
 SECONDS ?= 60
 SEED ?= 1

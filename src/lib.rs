@@ -204,6 +204,10 @@
 //! | `unix-sockets` (default) | `redis+unix:///path/to.sock` |
 //! | `tls-rustls`, `tls-rustls-ring`, `tls-native` | `rediss://`, by one of fred's backends |
 //!
+//! A certificate authority of one's own is named by the environment's `SSL_CERT_FILE`, or given by `ClusterBuilder::tls`. With
+//! both rustls backends, or where another crate brings in the second one, `ring` is taken if its feature is on here, unless the
+//! application has installed its own choice.
+//!
 //! The oldest supported Rust is 1.89. A tokio runtime must be there wherever a cluster connects or joins.
 //!
 //! # Where to go next

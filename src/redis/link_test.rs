@@ -34,11 +34,11 @@ fn keys() -> Arc<Keys> {
 }
 
 async fn connect(url: &str) -> Connection {
-    Connection::connect_url(url, None, TIMEOUT).await.expect("it connects")
+    Connection::connect_url(url, None, None, TIMEOUT).await.expect("it connects")
 }
 
 async fn refused(url: &str, database: Option<u8>) -> Error {
-    Connection::connect_url(url, database, SHORT).await.expect_err("it is refused")
+    Connection::connect_url(url, database, None, SHORT).await.expect_err("it is refused")
 }
 
 async fn attached(connection: &Connection) -> Subscriber {
@@ -140,8 +140,9 @@ async fn where_nobody_listens_the_error_names_the_address() {
         listener.local_addr().expect("its address")
     };
     let start = Instant::now();
-    let error =
-        Connection::connect_url(&format!("redis://{address}"), None, TIMEOUT).await.expect_err("no server");
+    let error = Connection::connect_url(&format!("redis://{address}"), None, None, TIMEOUT)
+        .await
+        .expect_err("no server");
     assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
     assert!(error.to_string().contains(&address.to_string()), "{error}");
     assert!(start.elapsed() < TIMEOUT, "a refusal is known at once");
@@ -178,7 +179,7 @@ async fn a_wrong_password_is_denied_and_never_shown() {
         format!("redis://{at}"),
     ] {
         let start = Instant::now();
-        let error = Connection::connect_url(&url, None, TIMEOUT).await.expect_err("denied");
+        let error = Connection::connect_url(&url, None, None, TIMEOUT).await.expect_err("denied");
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
         assert!(start.elapsed() < TIMEOUT);
         assert!(!format!("{error} {error:?}").contains("swordfish"), "{error:?}");
@@ -205,10 +206,10 @@ async fn the_database_that_is_asked_for_is_used() {
     let server = RedisServer::start();
     let url = format!("{}/1", server.url());
     assert_eq!(connect(&url).await.database(), 1);
-    let connection = Connection::connect_url(&url, Some(3), TIMEOUT).await.expect("it connects");
+    let connection = Connection::connect_url(&url, Some(3), None, TIMEOUT).await.expect("it connects");
     assert_eq!(connection.database(), 3);
     assert!(clients(&server).iter().any(|line| line.contains(" db=3 ")));
-    let error = Connection::connect_url(&url, Some(200), TIMEOUT).await.expect_err("there are 16");
+    let error = Connection::connect_url(&url, Some(200), None, TIMEOUT).await.expect_err("there are 16");
     assert_eq!(error.kind(), ErrorKind::InvalidSetting, "{error}");
 
     preflight(&connection, &keys(), true, TIMEOUT).await.expect("a good server");

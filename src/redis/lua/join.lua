@@ -41,6 +41,7 @@ K.assigned, K.watch, K.changes = KEYS[10], KEYS[11], KEYS[12]
 K.inbox_channel = ARGV[5]
 local incarnation, worker, ttl, terms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local name, grace, usurp, token = ARGV[6], ARGV[7], ARGV[8] == '1', ARGV[9]
+demand_push()
 
 if redis.call('HGET', K.meta, 'incarnation') ~= incarnation then
   return { 0, 3, 0 }

@@ -34,6 +34,7 @@ K.watch, K.changes, K.deadlines, K.workers, K.lock, K.meta =
   KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 K.inbox_channel, K.released_channel, K.control_channel = ARGV[1], ARGV[2], ARGV[3]
 local worker, limit, incarnation, token = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
+demand_push()
 
 if redis.call('HGET', K.meta, 'incarnation') ~= incarnation or not redis.call('ZSCORE', K.deadlines, worker) then
   return { 0, 0, 0 }
