@@ -107,7 +107,7 @@ impl Sync {
 }
 
 /// Which page covers which grants.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Coverage(Vec<Bound>);
 
 impl Coverage {

@@ -22,10 +22,12 @@ impl View {
             horizon,
             last,
             lifted,
+            coverage,
             sync,
             waiting,
             next_request: _,
             audit,
+            ahead,
         } = self;
         trail.value(match phase {
             Phase::Serving => 0_u64,
@@ -60,10 +62,16 @@ impl View {
             sync.walk(trail);
             waiting.walk(trail);
         }
-        trail.value(audit.is_some());
-        if let Some((awaited, at)) = audit {
-            trail.revision(*awaited);
-            trail.due(*at);
+        trail.value(coverage.is_some());
+        if let Some(coverage) = coverage {
+            coverage.walk(trail);
+        }
+        for told in [audit, ahead] {
+            trail.value(told.is_some());
+            if let Some((frame, at)) = told {
+                trail.revision(*frame);
+                trail.due(*at);
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-use super::{Bound, First, Sync, WaitingRoom};
+use super::{Bound, Coverage, First, Sync, WaitingRoom};
 use crate::core::trail::Trail;
 use crate::id::Revision;
 use crate::message::{Cursor, Row, RowState};
@@ -9,11 +9,7 @@ impl Sync {
     pub(in crate::core::view) fn walk(&self, trail: &mut Trail) {
         let Self { request: _, since, pages, rows, first, released } = self;
         trail.revision(*since);
-        trail.count(pages.len());
-        for Bound { upto, revision } in pages {
-            trail.cursor(*upto);
-            trail.revision(*revision);
-        }
+        walk_bounds(pages, trail);
         let mut rows: Vec<&Row> = rows.values().collect();
         rows.sort_unstable_by(|one, other| one.job.cmp(&other.job));
         trail.count(rows.len());
@@ -32,6 +28,21 @@ impl Sync {
             trail.job(job);
             trail.revision(*grant);
         }
+    }
+}
+
+impl Coverage {
+    pub(in crate::core::view) fn walk(&self, trail: &mut Trail) {
+        let Self(bounds) = self;
+        walk_bounds(bounds, trail);
+    }
+}
+
+fn walk_bounds(bounds: &[Bound], trail: &mut Trail) {
+    trail.count(bounds.len());
+    for Bound { upto, revision } in bounds {
+        trail.cursor(*upto);
+        trail.revision(*revision);
     }
 }
 
