@@ -59,7 +59,7 @@ impl Book<'_> {
     }
 
     /// The earliest that the worker may have given up because of its lock.
-    fn lost(&self, life: &Life<'_>) -> Option<Us> {
+    pub(super) fn lost(&self, life: &Life<'_>) -> Option<Us> {
         if let Some(fenced) = life.fenced {
             return Some(self.earliest(life.who, &life.busy, self.at(fenced)));
         }
