@@ -15,6 +15,7 @@ mod proxy;
 mod releasing;
 mod replicas;
 mod rights;
+mod secrets;
 mod serve;
 mod takeover;
 mod watching;
