@@ -172,23 +172,6 @@ pub(crate) const BROKEN: &[Broken] = &[
         trace: &[Add(0, 1), Frame(0), Terminate(0)],
     },
     Broken {
-        name: "rule 6: only the last batch of a reap makes the number dead",
-        long: false,
-        broken: Break::ReapKillsLast,
-        within: Scope {
-            lenient: true,
-            jobs: 2,
-            batch: 1,
-            faults: 1,
-            asked: Asked { adds: 2, ..PLAIN.asked },
-            may: May { pause: true, ..PLAIN.may },
-            ..PLAIN
-        },
-        calms: &[Calm::Unheard],
-        property: HELD,
-        trace: &[Add(0, 1), Add(1, 1), Pause(0), Tick, Call(1, 0, 0), Tick, Call(1, 0, 0), Tick, Reap(1, 2)],
-    },
-    Broken {
         name: "rule 6: the first batch of a reap takes the deadline away",
         long: false,
         broken: Break::ReapForgetsDeadline,

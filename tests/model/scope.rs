@@ -83,8 +83,6 @@ pub(crate) enum Break {
     LeaseFromJoinReply,
     /// Rule 5: a worker that leaves does not say so before it releases.
     NoDrainMark,
-    /// Rule 6: only the last batch of a reap makes the number dead.
-    ReapKillsLast,
     /// Rule 6: the first batch of a reap takes the deadline away.
     ReapForgetsDeadline,
     /// Rule 7: the next assignment of a job does not wait for the handles of the one before.

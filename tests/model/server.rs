@@ -342,7 +342,9 @@ impl Server {
             return Reap::Alive;
         }
         if member.listed {
-            self.close(worker, how.breaks(Break::ReapKillsLast));
+            if let Some(member) = self.members.get_mut(&worker) {
+                (member.listed, member.open) = (false, false);
+            }
             let revision = self.tick();
             self.send(worker, revision, Body::Fenced);
         }
@@ -354,12 +356,6 @@ impl Server {
             self.members.remove(&worker);
         }
         Reap::Reaped
-    }
-
-    fn close(&mut self, worker: Number, listed: bool) {
-        if let Some(member) = self.members.get_mut(&worker) {
-            (member.listed, member.open) = (listed, false);
-        }
     }
 }
 
