@@ -13,6 +13,7 @@ use crate::master::Master;
 use crate::redis::connect::{Commands, Connection};
 use crate::redis::server::{self, ServerReport};
 use crate::redis::store::Store;
+use crate::redis::tls::Tls;
 use crate::serve::{Serve, Task};
 use crate::watch::{Mirror, Watch, WatchOptions};
 use crate::wire::keys::Keys;
@@ -30,7 +31,9 @@ pub(crate) struct Shared {
 impl Shared {
     /// Which run of which server has the cluster's keys now.
     pub(crate) async fn run_id(&self) -> Result<String> {
-        server::run_id(self.connection.commands.client(), &self.keys, self.settings.command_timeout).await
+        let client = self.connection.commands.client();
+        let run_id = server::run_id(client, &self.keys, self.settings.command_timeout).await;
+        run_id.map_err(|error| self.store.explain(error))
     }
 
     /// Opens the cluster on the server's present run, and says which that is.
@@ -207,6 +210,7 @@ pub(crate) struct Settings {
     pub(crate) max_jobs: u64,
     pub(crate) max_workers: u64,
     pub(crate) durability: Durability,
+    pub(crate) tls: Option<Tls>,
 }
 
 /// What a master's add, update and delete wait for before they return.
@@ -316,6 +320,7 @@ impl Settings {
             max_jobs: 10_000_000,
             max_workers: 10_000,
             durability: Durability::Primary,
+            tls: None,
         }
     }
 
@@ -506,6 +511,35 @@ impl ClusterBuilder {
         self
     }
 
+    /// How TLS is spoken to a `rediss://` URL: a certificate authority of one's own, a certificate of the client. Default: the
+    /// server's certificate is checked against those that the system trusts, or those in the file that `SSL_CERT_FILE`
+    /// names, which is the simplest way to have an authority of one's own.
+    ///
+    /// An embedding client has its own.
+    ///
+    /// ```no_run
+    /// # #[cfg(any(feature = "tls-rustls", feature = "tls-rustls-ring"))]
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use assemblage::Cluster;
+    /// use assemblage::fred::rustls::pki_types::CertificateDer;
+    /// use assemblage::fred::rustls::pki_types::pem::PemObject;
+    /// use assemblage::fred::rustls::{ClientConfig, RootCertStore};
+    /// use assemblage::fred::types::config::TlsConnector;
+    ///
+    /// let mut roots = RootCertStore::empty();
+    /// roots.add(CertificateDer::from_pem_file("ca.crt")?)?;
+    /// let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    /// let tls = TlsConnector::from(config).into();
+    /// let cluster = Cluster::builder("mail").tls(tls).connect_url("rediss://redis.example.com").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(any(feature = "tls-rustls", feature = "tls-rustls-ring", feature = "tls-native"))]
+    pub fn tls(mut self, tls: fred::types::config::TlsConfig) -> Self {
+        self.settings.tls = Some(tls);
+        self
+    }
+
     /// Connects by URL: `redis://user:password@host:port/database`, `rediss://` for TLS (with one of the `tls-*`
     /// features), `redis+unix:///path` for a unix socket, `redis-cluster://` and `redis-sentinel://` as in
     /// [fred](https://docs.rs/fred/10.1.0/fred/types/config/struct.Config.html#method.from_url).
@@ -519,10 +553,11 @@ impl ClusterBuilder {
     /// # Cancel safety
     ///
     /// If the future is dropped, nothing is left behind.
-    pub async fn connect_url(self, url: impl AsRef<str>) -> Result<Cluster> {
+    pub async fn connect_url(mut self, url: impl AsRef<str>) -> Result<Cluster> {
         self.settings.check()?;
         let timeout = self.settings.command_timeout;
-        let connection = Connection::connect_url(url.as_ref(), self.settings.database, timeout).await?;
+        let (database, tls) = (self.settings.database, self.settings.tls.take());
+        let connection = Connection::connect_url(url.as_ref(), database, tls, timeout).await?;
         self.connect(connection).await
     }
 
@@ -556,6 +591,11 @@ impl ClusterBuilder {
 
     async fn embed(self, commands: Commands) -> Result<Cluster> {
         self.settings.check()?;
+        if self.settings.tls.is_some() {
+            let text =
+                "`tls` was given, but an embedding client has its own; set it in the client's configuration";
+            return Err(Error::new(ErrorKind::InvalidSetting, text));
+        }
         let connection = Connection::embedded(commands);
         if let Some(wanted) = self.settings.database
             && wanted != connection.database()

@@ -193,7 +193,7 @@
 //! # What the server needs
 //!
 //! Redis 7.0 or Valkey 7.2, alone, behind sentinels or as a Redis Cluster, where all keys of a cluster of ours share
-//! one hash slot. `maxmemory-policy noeviction`, or locks and jobs may be evicted. Keyspace notifications (`Kgxe`),
+//! one hash slot. `maxmemory-policy noeviction`, or locks and jobs may be evicted. Keyspace notifications (`Kxe`),
 //! which are turned on when connecting if `CONFIG` is allowed and done without if not. [`Cluster::server`] tells what
 //! was found. The rights of a user are listed in `PROTOCOL.md`, which comes with the crate.
 //!
@@ -203,6 +203,10 @@
 //! |---|---|
 //! | `unix-sockets` (default) | `redis+unix:///path/to.sock` |
 //! | `tls-rustls`, `tls-rustls-ring`, `tls-native` | `rediss://`, by one of fred's backends |
+//!
+//! A certificate authority of one's own is named by the environment's `SSL_CERT_FILE`, or given by `ClusterBuilder::tls`. With
+//! both rustls backends, or where another crate brings in the second one, `ring` is taken if its feature is on here, unless the
+//! application has installed its own choice.
 //!
 //! The oldest supported Rust is 1.89. A tokio runtime must be there wherever a cluster connects or joins.
 //!

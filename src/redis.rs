@@ -4,6 +4,7 @@ pub(crate) mod connect;
 pub(crate) mod error;
 #[cfg(test)]
 mod link_test;
+mod login;
 pub(crate) mod own;
 pub(crate) mod reply;
 pub(crate) mod route;
@@ -13,3 +14,4 @@ pub(crate) mod store;
 pub(crate) mod subscriber;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tls;

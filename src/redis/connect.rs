@@ -11,6 +11,7 @@ use fred::types::{Builder, RespVersion};
 
 use super::error::translate;
 use super::own::Own;
+use super::tls::{TLS, Tls, choose_cryptography, is_of_tls, with_tls};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where commands go.
@@ -44,8 +45,13 @@ const MESSAGES: usize = 4096;
 
 impl Connection {
     /// Connects by URL and waits until that has succeeded or failed.
-    pub(crate) async fn connect_url(url: &str, database: Option<u8>, timeout: Duration) -> Result<Self> {
-        let mut config = config_of(url)?;
+    pub(crate) async fn connect_url(
+        url: &str,
+        database: Option<u8>,
+        tls: Option<Tls>,
+        timeout: Duration,
+    ) -> Result<Self> {
+        let mut config = config_of(url, tls)?;
         if database.is_some() {
             config.database = database;
         }
@@ -130,6 +136,7 @@ fn reconnect_policy() -> ReconnectPolicy {
     policy
 }
 
+// Each with its counterpart at the same place.
 const SCHEMES: &[&str] =
     &["redis", "valkey", "redis-cluster", "valkey-cluster", "redis-sentinel", "valkey-sentinel"];
 const TLS_SCHEMES: &[&str] =
@@ -138,34 +145,41 @@ const UNIX_SCHEMES: &[&str] = &["redis+unix", "valkey+unix"];
 
 /// Reads a URL. fred takes every scheme, and speaks in clear to a `rediss://` URL where TLS is not compiled in,
 /// so both are looked at here.
-fn config_of(url: &str) -> Result<Config> {
+fn config_of(url: &str, how: Option<Tls>) -> Result<Config> {
     let unix = url.strip_prefix("unix://").map(|path| format!("redis+unix://{path}"));
     let url = unix.as_deref().unwrap_or(url);
-    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-    let tls = TLS_SCHEMES.contains(&scheme);
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let tls = TLS_SCHEMES.iter().position(|known| *known == scheme);
     let refuse =
         |text: String| Err(Error::new(ErrorKind::InvalidSetting, format!("the URL was refused: {text}")));
-    if !(tls || SCHEMES.contains(&scheme) || UNIX_SCHEMES.contains(&scheme)) {
+    if !(tls.is_some() || SCHEMES.contains(&scheme) || UNIX_SCHEMES.contains(&scheme)) {
         return refuse(
             "its scheme is not known; use redis://user:password@host:port/database, rediss:// for TLS, or \
              redis+unix:///path"
                 .into(),
         );
     }
-    let no_tls = "TLS needs one of the features tls-rustls, tls-rustls-ring, tls-native; they are off";
-    match Config::from_url(url) {
-        Ok(config) if tls && !config.uses_tls() => refuse(no_tls.into()),
-        Ok(config) => Ok(config),
-        Err(_)
-            if tls
-                && cfg!(not(any(
-                    feature = "tls-rustls",
-                    feature = "tls-rustls-ring",
-                    feature = "tls-native"
-                ))) =>
-        {
-            refuse(no_tls.into())
+    let config = match (tls, how) {
+        (None, Some(_)) => return refuse("it asks for no TLS, but `tls` was given; use rediss://".into()),
+        // By the URL alone fred would look for the system's certificates, which need not be there.
+        (Some(at), Some(how)) => {
+            Config::from_url(&format!("{}://{rest}", SCHEMES[at])).map(|config| with_tls(config, how))
         }
+        (_, None) => {
+            choose_cryptography();
+            Config::from_url(url)
+        }
+    };
+    let no_tls = "TLS needs one of the features tls-rustls, tls-rustls-ring, tls-native; they are off";
+    match config {
+        Ok(config) if tls.is_some() && !config.uses_tls() => refuse(no_tls.into()),
+        Ok(config) => Ok(config),
+        Err(_) if tls.is_some() && !TLS => refuse(no_tls.into()),
+        Err(error) if is_of_tls(&error) => refuse(format!(
+            "the system's certificates cannot be read ({}); install ca-certificates, name a file of certificates in \
+             SSL_CERT_FILE, or give `tls`",
+            error.details()
+        )),
         Err(_) if UNIX_SCHEMES.contains(&scheme) => refuse(
             "a unix socket needs the feature unix-sockets, and a path: redis+unix:///run/redis.sock".into(),
         ),

@@ -12,7 +12,7 @@ pub(crate) fn code(error: &FredError) -> &str {
 /// `what` says what was tried: "adding jobs".
 pub(crate) fn translate(what: &str, error: &FredError) -> Error {
     let (kind, advice) = match code(error) {
-        "NOPERM" => (
+        "NOPERM" | "ERR" if is_denied(error.details()) => (
             ErrorKind::Denied,
             "the server's ACL denies it; grant the user the commands, keys and channels listed in PROTOCOL.md",
         ),
@@ -42,6 +42,13 @@ pub(crate) fn translate(what: &str, error: &FredError) -> Error {
         out = out.with_source(Fault::of(error));
     }
     out
+}
+
+/// What a script may not do is an ERR: in the words of Redis up to 7.0, and in those since.
+fn is_denied(details: &str) -> bool {
+    ["NOPERM", "ERR The user executing the script can't", "ERR ACL failure in script"]
+        .iter()
+        .any(|begin| details.starts_with(begin))
 }
 
 #[allow(

@@ -34,11 +34,11 @@ fn keys() -> Arc<Keys> {
 }
 
 async fn connect(url: &str) -> Connection {
-    Connection::connect_url(url, None, TIMEOUT).await.expect("it connects")
+    Connection::connect_url(url, None, None, TIMEOUT).await.expect("it connects")
 }
 
 async fn refused(url: &str, database: Option<u8>) -> Error {
-    Connection::connect_url(url, database, SHORT).await.expect_err("it is refused")
+    Connection::connect_url(url, database, None, SHORT).await.expect_err("it is refused")
 }
 
 async fn attached(connection: &Connection) -> Subscriber {
@@ -140,8 +140,9 @@ async fn where_nobody_listens_the_error_names_the_address() {
         listener.local_addr().expect("its address")
     };
     let start = Instant::now();
-    let error =
-        Connection::connect_url(&format!("redis://{address}"), None, TIMEOUT).await.expect_err("no server");
+    let error = Connection::connect_url(&format!("redis://{address}"), None, None, TIMEOUT)
+        .await
+        .expect_err("no server");
     assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
     assert!(error.to_string().contains(&address.to_string()), "{error}");
     assert!(start.elapsed() < TIMEOUT, "a refusal is known at once");
@@ -178,7 +179,7 @@ async fn a_wrong_password_is_denied_and_never_shown() {
         format!("redis://{at}"),
     ] {
         let start = Instant::now();
-        let error = Connection::connect_url(&url, None, TIMEOUT).await.expect_err("denied");
+        let error = Connection::connect_url(&url, None, None, TIMEOUT).await.expect_err("denied");
         assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
         assert!(start.elapsed() < TIMEOUT);
         assert!(!format!("{error} {error:?}").contains("swordfish"), "{error:?}");
@@ -205,14 +206,15 @@ async fn the_database_that_is_asked_for_is_used() {
     let server = RedisServer::start();
     let url = format!("{}/1", server.url());
     assert_eq!(connect(&url).await.database(), 1);
-    let connection = Connection::connect_url(&url, Some(3), TIMEOUT).await.expect("it connects");
+    let connection = Connection::connect_url(&url, Some(3), None, TIMEOUT).await.expect("it connects");
     assert_eq!(connection.database(), 3);
     assert!(clients(&server).iter().any(|line| line.contains(" db=3 ")));
-    let error = Connection::connect_url(&url, Some(200), TIMEOUT).await.expect_err("there are 16");
+    let error = Connection::connect_url(&url, Some(200), None, TIMEOUT).await.expect_err("there are 16");
     assert_eq!(error.kind(), ErrorKind::InvalidSetting, "{error}");
 
     preflight(&connection, &keys(), true, TIMEOUT).await.expect("a good server");
     let mut subscriber = attached(&connection).await;
+    server.command(&["CONFIG", "SET", "notify-keyspace-events", "Kgxe"]);
     let mut plain = server.connect();
     plain.command(&["SELECT", "3"]);
     plain.command(&["SET", &keys().lock(ME), "x"]);
@@ -406,6 +408,7 @@ async fn the_end_of_a_lock_is_heard_and_nothing_else_is() {
     let mut subscriber = attached(&connection).await;
     let keys = keys();
     let lock = |number| keys.lock(WorkerId(number));
+    server.command(&["CONFIG", "SET", "notify-keyspace-events", "Kgxe"]);
 
     // Not the end of a lock of ours, or no lock.
     server.command(&["SET", &lock(1), "x", "PX", "60000"]);
@@ -493,7 +496,7 @@ async fn notifications_are_turned_on_beside_what_is_set() {
     let server = RedisServer::start();
     let connection = connect(&server.url()).await;
     let flags = || server.command(&["CONFIG", "GET", "notify-keyspace-events"]).list()[1].text();
-    for set in ["KEA", "", "Ex", "Elg$", "Kgxe", "A", "AE"] {
+    for set in ["KEA", "", "Ex", "Elg$", "Kxe", "A", "AE"] {
         server.command(&["CONFIG", "SET", "notify-keyspace-events", set]);
         let before = flags();
         let off = preflight(&connection, &keys(), false, TIMEOUT).await.expect("a good server");
@@ -501,7 +504,7 @@ async fn notifications_are_turned_on_beside_what_is_set() {
         let report = preflight(&connection, &keys(), true, TIMEOUT).await.expect("a good server");
         let after = flags();
         let has = |flag| after.contains(flag) || (after.contains('A') && flag != 'K');
-        assert!("Kgxe".chars().all(has), "{set:?} -> {after:?}");
+        assert!("Kxe".chars().all(has), "{set:?} -> {after:?}");
         for flag in before.chars() {
             assert!(
                 after.contains(flag) || (after.contains('A') && flag != 'E'),
@@ -526,7 +529,7 @@ async fn notifications_are_turned_on_beside_what_is_set() {
 /// Promise: where CONFIG is not there (as managed servers have it), a trial tells whether events come.
 #[tokio::test]
 async fn without_config_a_trial_tells_whether_events_come() {
-    for (flags, proven) in [("Kgxe", true), ("Kx", true), ("", false), ("Ex", false)] {
+    for (flags, proven) in [("Kxe", true), ("Kx", true), ("", false), ("Ex", false)] {
         let server = RedisServer::with(&[
             "--notify-keyspace-events",
             flags,
@@ -543,7 +546,7 @@ async fn without_config_a_trial_tells_whether_events_come() {
         assert_eq!(report.warnings.len(), if proven { 1 } else { 2 }, "{report}");
         assert!(report.to_string().contains("volatile-lru"), "{report}");
     }
-    let server = RedisServer::with(&["--notify-keyspace-events", "Kgxe"]);
+    let server = RedisServer::with(&["--notify-keyspace-events", "Kxe"]);
     for (rights, proven) in
         [(&["~*", "&*", ADMIN, "-config"][..], true), (&["~*", ADMIN, "-config", "resetchannels"], false)]
     {
@@ -615,7 +618,11 @@ async fn in_a_cluster_the_subscription_is_where_the_keys_are_and_follows_them() 
     }
     for node in &nodes {
         let flags = node.command(&["CONFIG", "GET", "notify-keyspace-events"]).list()[1].text();
-        assert!("Kgxe".chars().all(|flag| flags.contains(flag)), "each node announces: {flags:?}");
+        assert!("Kxe".chars().all(|flag| flags.contains(flag)), "each node announces: {flags:?}");
+    }
+    // A DEL by hand is told of where somebody else has asked for it.
+    for node in &nodes {
+        node.command(&["CONFIG", "SET", "notify-keyspace-events", "Kgxe"]);
     }
     let mut subscriber = attached(&connection).await;
     hears(&mut subscriber, owner, "here").await;

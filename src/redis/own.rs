@@ -43,15 +43,15 @@ impl Own {
         let task = Arc::new(Mutex::new(Some(client.connect())));
         // From here on, dropping this future ends the client.
         let own = Self(Running { client: client.clone(), task });
+        let tls = client.client_config().uses_tls();
         match timeout(patience, connected).await {
             Ok(Ok(())) => Ok(own),
-            Ok(Err(error)) => Err(unreachable(what, &error)),
-            Err(_) => Err(Error::new(
-                ErrorKind::Connection,
-                format!(
-                    "{what}: no answer within {patience:?}; check the address, and that a server listens there"
-                ),
-            )),
+            Ok(Err(error)) => Err(unreachable(what, &error, tls)),
+            Err(_) => {
+                let advice = advice("", tls);
+                let text = format!("{what}: no answer within {patience:?}; {advice}");
+                Err(Error::new(ErrorKind::Connection, text))
+            }
         }
     }
 
@@ -115,7 +115,7 @@ async fn end(client: Client, mut task: ConnectHandle) {
 }
 
 /// The first connection's failure. A refused port is plainly "not reached", whatever fred calls it.
-fn unreachable(what: &str, error: &fred::error::Error) -> Error {
+fn unreachable(what: &str, error: &fred::error::Error, tls: bool) -> Error {
     if error.details().contains("DB index") {
         let text = format!("{what}: the server has no database of this number; choose a smaller one");
         return Error::new(ErrorKind::InvalidSetting, text);
@@ -127,20 +127,32 @@ fn unreachable(what: &str, error: &fred::error::Error) -> Error {
     }
     let translated = translate(what, error);
     match translated.kind() {
-        ErrorKind::Timeout | ErrorKind::Connection => Error::new(
-            ErrorKind::Connection,
-            format!("{what}: {}; check the address, and that a server listens there", plain(error.details())),
-        ),
+        ErrorKind::Timeout | ErrorKind::Connection => {
+            let (fault, advice) = (plain(error.details()), advice(error.details(), tls));
+            Error::new(ErrorKind::Connection, format!("{what}: {fault}; {advice}"))
+        }
         _ => translated,
+    }
+}
+
+/// A server that does not speak TLS says nothing to a client that does; one that does closes the connection.
+fn advice(details: &str, tls: bool) -> &'static str {
+    if details.to_ascii_lowercase().contains("certificate") {
+        "the server's certificate is not trusted for this host: give the authority that signed it by SSL_CERT_FILE or `tls`, \
+         and name the host as the certificate does"
+    } else if tls {
+        "check the address, and that a server listens there and speaks TLS; if it does not, use redis://"
+    } else if details.contains("refused") {
+        "check the address, and that a server listens there"
+    } else {
+        "check the address, and that a server listens there; if it wants TLS, use rediss://"
     }
 }
 
 /// fred writes an error of the system as Rust's `Debug` has it; people want the words.
 fn plain(details: &str) -> &str {
-    details
-        .split_once("message: \"")
-        .and_then(|(_, rest)| rest.split_once('"'))
-        .map_or(details, |(words, _)| words)
+    let between = |before: &str, after: &str| Some(details.split_once(before)?.1.rsplit_once(after)?.0);
+    between("message: \"", "\"").or_else(|| between("error: ", " }")).unwrap_or(details)
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
 
 use super::connect::Commands;
-use super::error::{code, translate};
+use super::error::code;
+use super::login::Login;
 use super::reply::Reply;
 use super::route;
 use super::script::Script;
@@ -29,17 +30,21 @@ use crate::wire::keys::Keys;
 /// The version of the protocol that this crate speaks.
 pub(crate) const PROTOCOL: u64 = 1;
 
-/// At most so many jobs in one script call: one to two milliseconds of the server's time.
-pub(crate) const BATCH_JOBS: usize = 200;
+/// At most so many jobs in one script call that changes them: one to two milliseconds of the server's time.
+pub(crate) const BATCH_JOBS: usize = 100;
 
-/// At most so many jobs in one call that moves them from worker to worker: that costs twice as much.
-pub(crate) const BATCH_MOVES: usize = 100;
+/// At most so many rows in one answer of what is read page by page.
+pub(crate) const PAGE_ROWS: usize = 200;
+
+/// At most so many jobs in one call that moves them from worker to worker: that costs twice as much as an add.
+pub(crate) const BATCH_MOVES: usize = 50;
 
 /// At most about so many bytes of payload in one script call.
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
 
 pub(crate) struct Store {
     commands: Commands,
+    login: Login,
     keys: Arc<Keys>,
     slot: u16,
     timeout: Duration,
@@ -72,7 +77,13 @@ impl Store {
     pub(crate) fn new(commands: Commands, keys: Arc<Keys>, timeout: Duration) -> Self {
         let slot = route::slot(&keys);
         let clock = Mutex::new(ServerClock { us: 0, heard: Instant::now() });
-        Self { commands, keys, slot, timeout, clock }
+        let login = Login::new(&commands);
+        Self { commands, login, keys, slot, timeout, clock }
+    }
+
+    /// An error of a command that is no script, or what is behind it.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        self.login.explain("waiting for an answer", error)
     }
 
     /// The first keys of each script that may give a job to a worker: all but `add` take them all.
@@ -113,7 +124,7 @@ impl Store {
         args: Vec<Bytes>,
     ) -> Result<Reply> {
         let answer = script.run(self.commands.client(), self.slot, timeout, keys, args).await;
-        Reply::new(script.name, answer.map_err(|error| translate(what, &error))?)
+        Reply::new(script.name, answer.map_err(|error| self.login.translate(what, &error))?)
     }
 
     /// Runs a script that refuses to run late: what the caller has given up on is not carried out afterwards.
@@ -165,7 +176,7 @@ impl Store {
                 ),
             ))),
             answer => {
-                let value = answer.map_err(|error| Late::Other(translate(what, &error)))?;
+                let value = answer.map_err(|error| Late::Other(self.login.translate(what, &error)))?;
                 Reply::new(script.name, value).map_err(Late::Other)
             }
         }
@@ -186,7 +197,7 @@ impl Store {
         };
         let patience = within + self.timeout;
         let answer = match tokio::time::timeout(patience, queued).await {
-            Ok(answer) => answer.map_err(|error| translate(what, &error))?,
+            Ok(answer) => answer.map_err(|error| self.login.translate(what, &error))?,
             Err(_) => (Value::Null, 0),
         };
         let (_, have) = answer;

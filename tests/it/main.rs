@@ -13,6 +13,7 @@ mod placement;
 mod proxy;
 mod releasing;
 mod replicas;
+mod rights;
 mod serve;
 mod takeover;
 mod watching;

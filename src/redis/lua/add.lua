@@ -30,6 +30,7 @@ K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.watch
 K.changes = KEYS[10]
 K.inbox_channel = ARGV[1]
 local not_after, most = tonumber(ARGV[2]), tonumber(ARGV[3])
+demand_push()
 
 if now_us > not_after then
   return redis.error_reply('LATE ' .. int(now_us))

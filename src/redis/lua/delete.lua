@@ -26,6 +26,7 @@ K.rev, K.jobs, K.owner, K.pending, K.inbox, K.terms, K.crashes, K.quarantine, K.
 K.changes = KEYS[10]
 K.inbox_channel = ARGV[1]
 local not_after = tonumber(ARGV[2])
+demand_push()
 
 if now_us > not_after then
   return redis.error_reply('LATE ' .. int(now_us))

@@ -20,6 +20,7 @@ K.rev, K.workers, K.load, K.inbox, K.terms, K.watch, K.changes =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 K.inbox_channel = ARGV[1]
 local worker, order = ARGV[2], ARGV[3]
+demand_push()
 
 -- Who only reserved its number has no inbox yet, and who is being reaped is no worker any more.
 if redis.call('HEXISTS', K.workers, worker) + redis.call('HEXISTS', K.inbox, worker) < 2 then

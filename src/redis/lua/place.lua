@@ -23,6 +23,7 @@ K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crash
 K.watch, K.changes = KEYS[10], KEYS[11]
 K.inbox_channel = ARGV[1]
 local limit = tonumber(ARGV[2])
+demand_push()
 
 local placed = fill(limit)
 commit()

@@ -51,6 +51,7 @@ K.watch, K.changes, K.deadlines, K.workers, K.lock, K.quarantine =
 K.inbox_channel, K.released_channel, K.control_channel = ARGV[1], ARGV[2], ARGV[3]
 local worker, limit, not_after = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local crashes, window = tonumber(ARGV[7]), tonumber(ARGV[8])
+demand_push()
 
 if now_us > not_after then
   return redis.error_reply('LATE ' .. int(now_us))

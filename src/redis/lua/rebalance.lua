@@ -27,6 +27,7 @@ K.rev, K.owner, K.assigned, K.load, K.inbox, K.terms, K.watch, K.changes =
 K.inbox_channel = ARGV[1]
 local share, hysteresis = tonumber(ARGV[2]) / 1000, tonumber(ARGV[3]) / 1000
 local delay, limit = tonumber(ARGV[4]), tonumber(ARGV[5])
+demand_push()
 
 local takers, givers = least_loaded(), most_loaded()
 local quiet = now_ms - number_of(redis.call('HGET', K.terms, 'changed')) >= delay

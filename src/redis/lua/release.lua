@@ -27,6 +27,7 @@ K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crash
 K.watch, K.changes = KEYS[10], KEYS[11]
 K.inbox_channel, K.released_channel = ARGV[1], ARGV[2]
 local worker = ARGV[3]
+demand_push()
 
 local reply = { (#ARGV - 3) / 2 }
 for i = 4, #ARGV, 2 do

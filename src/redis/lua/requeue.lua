@@ -22,6 +22,7 @@ K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crash
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 K.watch, K.changes, K.quarantine = KEYS[10], KEYS[11], KEYS[12]
 K.inbox_channel = ARGV[1]
+demand_push()
 
 local reply = { #ARGV - 1 }
 for i = 2, #ARGV do

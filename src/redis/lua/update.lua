@@ -19,6 +19,7 @@
 K.rev, K.jobs, K.owner, K.inbox, K.watch, K.changes = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 K.inbox_channel = ARGV[1]
 local not_after = tonumber(ARGV[2])
+demand_push()
 
 if now_us > not_after then
   return redis.error_reply('LATE ' .. int(now_us))

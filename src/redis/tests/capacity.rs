@@ -238,10 +238,10 @@ async fn the_limit_of_workers_counts_the_living() {
     let reserve = async |bench: &Bench, most| {
         bench.store.reserve(&bench.incarnation, RESERVED, Vec::new(), most).await.unwrap()
     };
-    assert_eq!(reserve(&bench, 2).await, Err(Refusal::Full));
+    assert_eq!(reserve(&bench, 2).await.unwrap_err(), Refusal::Full);
     assert_eq!(bench.look(), NOTHING);
     assert!(reserve(&bench, 3).await.is_ok(), "a reservation is one of them");
-    assert_eq!(reserve(&bench, 3).await, Err(Refusal::Full));
+    assert_eq!(reserve(&bench, 3).await.unwrap_err(), Refusal::Full);
     // Its lock has ended, and nobody is there to reap it.
     bench.end_lock(members[0].worker);
     assert!(reserve(&bench, 3).await.is_ok());
@@ -250,7 +250,7 @@ async fn the_limit_of_workers_counts_the_living() {
     bench.reap(named.worker).await.unwrap();
     assert_eq!(bench.command(&["ZCARD", "@deadlines"]).int(), 4);
     assert!(reserve(&bench, 3).await.is_ok());
-    assert_eq!(reserve(&bench, 3).await, Err(Refusal::Full));
+    assert_eq!(reserve(&bench, 3).await.unwrap_err(), Refusal::Full);
 }
 
 // `Fence::Lenient`: as long as nobody took its jobs, a worker goes on after its deadline.

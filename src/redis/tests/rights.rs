@@ -10,7 +10,9 @@ use super::bench::{BEATEN, JOINED, RESERVED, TRUST, entry, id, kind, lock};
 use crate::id::Revision;
 use crate::message::Order;
 use crate::redis::connect::Connection;
-use crate::redis::store::{Member, Store};
+use crate::redis::server::preflight;
+use crate::redis::store::Store;
+use crate::redis::subscriber::{Listener, Subscriber};
 use crate::test_server::RedisServer;
 use crate::wire::keys::Keys;
 use crate::{Cluster, ErrorKind, Event};
@@ -27,8 +29,7 @@ async fn everything(store: &Store) -> crate::error::Result<()> {
     let begin = store.watch(TIMEOUT, 100).await?;
     let mut members = Vec::new();
     for name in ["one", "two", "one"] {
-        let worker = store.reserve(&incarnation, RESERVED, Vec::new(), 9).await?.expect("a number");
-        let member = Member { worker, incarnation: incarnation.clone() };
+        let member = store.reserve(&incarnation, RESERVED, Vec::new(), 9).await?.expect("a number");
         let mut entry = entry(JOINED);
         (entry.name, entry.usurp) = (Some((name.into(), JOINED)), true);
         store.join(&member, &entry).await?.expect("it joins");
@@ -70,19 +71,33 @@ async fn everything(store: &Store) -> crate::error::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn the_acl_of_protocol_md_is_enough_for_everything_and_not_for_more() {
-    let server = RedisServer::start();
+/// The line of PROTOCOL.md, for the cluster `other`.
+fn documented() -> Vec<String> {
     let protocol = include_str!("../../../PROTOCOL.md");
     let line =
         protocol.split("ACL SETUSER").nth(1).and_then(|rest| rest.split("```").next()).expect("an ACL");
     let line = line.replace("{p}", "{assemblage:other}").replace("PASSWORD", "secret");
-    let words: Vec<&str> =
-        ["ACL", "SETUSER"].into_iter().chain(line.split_whitespace().filter(|word| *word != "\\")).collect();
-    assert_eq!(format!("{:?}", server.command(&words)), "+OK", "{words:?}");
+    let words = line.split_whitespace().filter(|word| *word != "\\").map(str::to_owned);
+    ["ACL".to_owned(), "SETUSER".to_owned()].into_iter().chain(words).collect()
+}
 
-    let url = server.url().replace("redis://", &format!("redis://{}:secret@", words[2]));
-    let connection = Connection::connect_url(&url, None, TIMEOUT).await.expect("it connects");
+fn set_user(server: &RedisServer, words: &[String]) -> String {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    assert_eq!(server.command(&words).text_or_error(), "OK", "{words:?}");
+    server.url().replace("redis://", &format!("redis://{}:secret@", words[2]))
+}
+
+/// What was denied since the log was last reset.
+fn denied(server: &RedisServer) -> Vec<String> {
+    server.command(&["ACL", "LOG"]).list().iter().map(|entry| entry.list()[7].text()).collect()
+}
+
+#[tokio::test]
+async fn the_acl_of_protocol_md_is_enough_for_everything_and_not_for_more() {
+    let server = RedisServer::start();
+    let words = documented();
+    let url = set_user(&server, &words);
+    let connection = Connection::connect_url(&url, None, None, TIMEOUT).await.expect("it connects");
     everything(&store(&connection, "other")).await.unwrap();
 
     // And a whole life through the public interface, subscriptions and the preflight with it.
@@ -100,16 +115,48 @@ async fn the_acl_of_protocol_md_is_enough_for_everything_and_not_for_more() {
     done.await;
 
     // Nothing was denied but what it says is optional, and nothing is granted that was not used.
-    let log = server.command(&["ACL", "LOG"]);
-    let denied: Vec<_> = log.list().iter().map(|entry| entry.list()[7].text()).collect();
-    assert_eq!(denied, ["config|get"]);
+    assert_eq!(denied(&server), ["config|get"]);
     let used = server.command(&["INFO", "commandstats"]).text();
-    // HELLO or AUTH by the version of RESP; SELECT for another database.
     let granted = words.iter().filter_map(|word| word.strip_prefix('+'));
-    let granted = granted.filter(|command| !["hello", "auth", "select"].contains(command));
+    let granted = granted.filter(|command| *command != "select"); // for another database
     let idle: Vec<_> = granted.filter(|command| !used.contains(&format!("cmdstat_{command}:"))).collect();
     assert_eq!(idle, [""; 0]);
 
     let another = store(&connection, "bench").survey().await;
     assert_eq!(kind(another), Some(ErrorKind::Denied), "another cluster's keys");
+}
+
+/// Connects, looks at the server, subscribes, does everything. Whatever fails ends it.
+async fn live(url: &str) -> crate::error::Result<()> {
+    let connection = Connection::connect_url(url, None, None, TIMEOUT).await?;
+    let keys = Arc::new(Keys::new("assemblage", "other"));
+    preflight(&connection, &keys, true, TIMEOUT).await?;
+    let subscriber = Subscriber::start(&connection, keys, Listener::Master, TIMEOUT).await?;
+    subscriber.attach().await?;
+    everything(&store(&connection, "other")).await
+}
+
+/// Each right is asked for, and without it something fails or is told as an error, or (keyspace events) is done without.
+#[tokio::test]
+async fn without_any_one_right_of_protocol_md_something_is_denied() {
+    let server = RedisServer::start();
+    let words = documented();
+    let mut idle = Vec::new();
+    for (at, taken) in words.iter().enumerate().filter(|(_, word)| word.starts_with(['+', '~', '&'])) {
+        for command in [&["FLUSHALL"][..], &["SCRIPT", "FLUSH"], &["ACL", "LOG", "RESET"]] {
+            server.command(command);
+        }
+        let mut less = words.clone();
+        less.remove(at);
+        let mut url = set_user(&server, &less);
+        if taken == "+select" {
+            url.push_str("/1");
+        }
+        match live(&url).await {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Denied, "{taken}: {error:?}"),
+            Ok(()) if denied(&server).iter().any(|command| command != "config|get") => {}
+            Ok(()) => idle.push(taken.clone()),
+        }
+    }
+    assert_eq!(idle, [""; 0]);
 }

@@ -167,6 +167,10 @@ impl Consumer {
         self.handle.id()
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// How its stream ended.
     pub(crate) async fn closed(self) -> CloseReason {
         tokio::time::timeout(super::PATIENCE, self.task).await.expect("the stream ends").expect("no panic")

@@ -43,7 +43,7 @@ impl RedisServer {
         Self::with(&["--sentinel"])
     }
 
-    /// A server with settings of its own, such as `["--maxmemory", "5mb"]`.
+    /// A server with settings of its own, such as `["--maxmemory", "5mb"]`. In these, `{port}` stands for its port.
     pub fn with(args: &[&str]) -> Self {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let mut why = String::new();
@@ -259,6 +259,7 @@ fn spawn(dir: &Path, port: u16, args: &[String], watchdog: &mut Watchdog) -> Chi
         std::fs::OpenOptions::new().create(true).append(true).open(&config).expect("a file for the sentinel");
         command.arg(config);
     }
+    let args = args.iter().map(|arg| arg.replace("{port}", &port.to_string()));
     let child = command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
         .arg(dir)

@@ -55,6 +55,12 @@ local function write_owner(job, state, worker, grant, born, changed)
   redis.call('HSET', K.owner, job, changed and record .. ' ' .. changed or record)
 end
 
+-- Whether that number is the caller's. A server that has lost writes may give out a number again that somebody still
+-- believes to have: the token tells them apart.
+local function is_member(worker, token)
+  return string.match(redis.call('HGET', K.workers, worker) or '', '^%d+ (%S+) ') == token
+end
+
 local function score_of(worker, grant)
   return worker * SPAN + grant % SPAN
 end

@@ -16,6 +16,14 @@ local function send(worker, rev, head, payload)
   sent[worker] = rev
 end
 
+-- Called before anything is written: a user that may not push would leave half a change behind, as the server undoes
+-- nothing. It costs half a microsecond.
+local function demand_push()
+  if redis.acl_check_cmd and not redis.acl_check_cmd('SPUBLISH', K.inbox_channel .. '0') then
+    error({ err = 'NOPERM this user may not SPUBLISH to the channels of the cluster' })
+  end
+end
+
 local function announce(kind, worker)
   redis.call('SPUBLISH', K.control_channel, cmsgpack.pack({ FRAME, kind, tonumber(worker) }))
 end
