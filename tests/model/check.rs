@@ -87,8 +87,11 @@ const PROPERTIES: [(&str, Holds); 8] = [
 fn has_stopped(world: &World) -> bool {
     world.processes.iter().all(|process| {
         let member = world.server.members.get(&process.number);
-        let ended = member.is_none_or(|member| member.ends == 0);
-        let forgotten = process.heard_run != world.server.run;
+        let ended = member.is_none_or(|member| member.token != process.token || member.ends == 0);
+        // A failover may have forgotten its heartbeats. Whoever is there when somebody lifts has its lock extended.
+        let extended = member.is_some_and(|member| member.token == process.token && member.listed)
+            && world.server.known_run == world.server.run;
+        let forgotten = process.heard_run != world.server.run && !extended;
         let goes_on = |worker: &Worker| worker.handles.iter().any(|handle| handle.cancelled.is_none());
         process.pace != Pace::Timely || forgotten || !ended || !process.worker.as_ref().is_some_and(goes_on)
     })

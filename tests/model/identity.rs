@@ -90,6 +90,7 @@ impl Trail {
             ticks,
             kept,
             epochs,
+            tokens,
             forgot,
             confirmed,
             fault,
@@ -109,8 +110,9 @@ impl Trail {
             self.value(command.patience);
         }
         self.count(lingering.len());
-        for (number, ask) in lingering {
+        for (number, token, ask) in lingering {
             self.value(*number);
+            self.value(*token);
             self.ask(ask, None);
         }
         for count in [
@@ -131,6 +133,7 @@ impl Trail {
         for epoch in epochs {
             self.number(*epoch);
         }
+        self.value(*tokens);
         self.number(*forgot);
         self.count(confirmed.len());
         for (job, number, grant) in confirmed {
@@ -163,6 +166,7 @@ impl Trail {
         for (number, member) in members {
             self.value(*number);
             self.value(member.ends);
+            self.value(member.token);
             self.value(member.listed);
             self.value(member.open);
             self.number(member.inbox.unwrap_or(0));
@@ -170,9 +174,10 @@ impl Trail {
     }
 
     pub(crate) fn process(&mut self, process: &Process) {
-        let Process { life, pace, number, run, heard_run, link, frames, requests, worker } = process;
+        let Process { life, pace, number, token, run, heard_run, link, frames, requests, worker } = process;
         self.value(*life as u64);
         self.value(*pace as u64);
+        self.value(*token);
         self.value(*number);
         self.value(*run);
         self.value(*heard_run);
@@ -277,7 +282,11 @@ impl Trail {
                 self.value(1_u64);
                 self.value(*number);
             }
-            Some(Reply::Joined(result)) => self.value(2 + u64::from(result.is_ok())),
+            Some(Reply::Joined(Err(_))) => self.value(2_u64),
+            Some(Reply::Joined(Ok(run))) => {
+                self.value(3_u64);
+                self.value(*run);
+            }
             Some(Reply::Beat(Ok(beat))) => {
                 self.value(4_u64);
                 self.number(beat.inbox);

@@ -46,10 +46,10 @@
 //! **Which rules of PROTOCOL.md are not broken here.** Those parts that are inside the core, which the model takes as it is: of
 //! rule 2, that a waiting frame is judged by its own page; of rule 7, that a delete and an add that both wait are two
 //! changes; of rule 10, that what was let go of is handed back. Their tests are in `src/core/view/rules_test` and
-//! `src/core/queue.rs`. Of rule 6, that the first batch of a reap kills: the audit finds out later who was passed over, so every job
-//! ends up held without it too. Of rule 9, that a release answered "not yours" is a gap: without it nothing was found, with a failover and
-//! with two frames or commands lost, since heartbeats heal the same, later. Rule 11 says what is accepted, and cannot be
-//! broken.
+//! `src/core/queue.rs`. Three were left out on trial, and nothing was found: of rule 6, that the first batch of a reap kills (the
+//! audit finds out later who was passed over), of rule 9, that a release answered "not yours" is a gap (with a failover, and with two
+//! frames or commands lost: heartbeats heal the same, later), and of rule 10, that the workers' numbers jump (with one failover
+//! while two processes join: their tokens are enough). Rule 11 says what is accepted, and cannot be broken.
 
 #[allow(unused, unreachable_pub, reason = "the program's own file, of which the model needs a part")]
 #[path = "../../src/change.rs"]

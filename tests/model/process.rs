@@ -53,7 +53,7 @@ pub(crate) enum Reply {
     RunId(u8),
     Opened,
     Reserved(Number),
-    Joined(Result<(), Ended>),
+    Joined(Result<u8, Ended>),
     Beat(Result<BeatReply, Ended>),
     Synced(Result<Page, Ended>),
     Released(Vec<bool>),
@@ -105,6 +105,8 @@ pub(crate) struct Process {
     pub(crate) life: Life,
     pub(crate) pace: Pace,
     pub(crate) number: Number,
+    /// What it shows beside its number.
+    pub(crate) token: u8,
     /// The run of the server that it knows of.
     pub(crate) run: u8,
     /// The run that has accepted its last heartbeat, or has not forgotten any: until then its lock may end before it
@@ -183,6 +185,7 @@ impl Process {
             life: Life::Absent,
             pace: Pace::Timely,
             number: 0,
+            token: 0,
             run: 0,
             heard_run: 0,
             link: Link::Down,
@@ -192,10 +195,9 @@ impl Process {
         }
     }
 
-    /// `Worker::start` and `reserve`: look which server this is, open, reserve, look whether it still is that one,
-    /// subscribe, join.
-    pub(crate) fn start(&mut self, now: Instant) {
-        *self = Self { life: Life::Starting, ..Self::absent() };
+    /// `Worker::start` and `reserve`: look which server this is, open, reserve, subscribe, join.
+    pub(crate) fn start(&mut self, now: Instant, token: u8) {
+        *self = Self { life: Life::Starting, token, ..Self::absent() };
         self.send(now, Ask::RunId);
     }
 
@@ -384,35 +386,24 @@ impl Process {
         self.step(now, scope);
     }
 
-    /// Subscribed, and that confirmed, before the join is sent.
-    fn join(&mut self, now: Instant) {
-        self.link = Link::Attached;
-        self.send(now, Ask::Join);
-    }
-
     /// `Driver::handle_done` with an answer.
     pub(crate) fn handle_reply(&mut self, now: Instant, scope: &Scope, request: Request) {
         let Request { ask, sent, reply: Some(reply) } = request else { return };
         match (ask, reply) {
-            (Ask::RunId, Reply::RunId(run)) if self.number > 0 && self.run == run => {
-                return self.join(now);
-            }
             (Ask::RunId, Reply::RunId(run)) => {
-                (self.run, self.number) = (run, 0);
+                self.run = run;
                 return self.send(now, Ask::Open { run });
             }
             (Ask::Open { .. }, Reply::Opened) => return self.send(now, Ask::Reserve),
             (Ask::Reserve, Reply::Reserved(number)) => {
-                self.number = number;
-                if scope.broken == Some(Break::RunIsLookedAtOnce) {
-                    return self.join(now);
-                }
-                return self.send(now, Ask::RunId);
+                // Subscribed, and that confirmed, before the join is sent.
+                (self.number, self.link) = (number, Link::Attached);
+                return self.send(now, Ask::Join);
             }
-            (Ask::Join, Reply::Joined(Ok(()))) => {
+            (Ask::Join, Reply::Joined(Ok(run))) => {
                 let sent = if scope.broken == Some(Break::LeaseFromJoinReply) { now } else { sent };
                 self.life = Life::Running;
-                self.heard_run = self.run;
+                self.heard_run = run;
                 self.worker = Some(Worker::new(scope, sent));
             }
             (Ask::Join, Reply::Joined(Err(_))) => {

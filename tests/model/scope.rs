@@ -103,10 +103,10 @@ pub(crate) enum Break {
     LiftIsNotTold,
     /// Rule 10: after a failover a worker begins with an empty view, and what goes on is added again.
     LiftBeginsAnew,
-    /// Rule 10: a number is reserved on another server than the one that was opened.
-    RunIsLookedAtOnce,
-    /// Rule 10: the workers' numbers do not jump.
-    NumbersDoNotJump,
+    /// Rule 10: nobody looks whether a number was given out twice.
+    NoToken,
+    /// Rule 10: locks whose heartbeats a failover has forgotten end.
+    LiftExtendsNothing,
     /// What a heartbeat tells of the inbox is not looked at.
     NoAudit,
     /// A reap does not look at the deadline.

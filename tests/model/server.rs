@@ -40,6 +40,8 @@ pub(crate) struct Record {
 /// An entry of `{p}:deadlines`, and what else there is of that worker.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Member {
+    /// What its worker shows beside its number.
+    pub(crate) token: u8,
     /// Ticks until its lock ends.
     pub(crate) ends: u8,
     /// Whether it is in `{p}:workers`: if not, it is dead.
@@ -239,26 +241,39 @@ impl Server {
                 return;
             }
             self.lifted = self.tick();
-            if !how.breaks(Break::NumbersDoNotJump) {
-                self.last_worker += 10;
+            self.last_worker += 10;
+            if !how.breaks(Break::LiftExtendsNothing) {
+                for member in
+                    self.members.values_mut().filter(|member| member.listed && member.inbox.is_some())
+                {
+                    member.ends = TTL_TICKS;
+                }
             }
         }
     }
 
-    pub(crate) fn reserve(&mut self) -> Number {
+    pub(crate) fn reserve(&mut self, token: u8) -> Number {
         loop {
             self.last_worker += 1;
             if !self.members.contains_key(&self.last_worker) {
                 break;
             }
         }
-        let member = Member { ends: RESERVATION, listed: true, open: false, inbox: None };
+        let member = Member { token, ends: RESERVATION, listed: true, open: false, inbox: None };
         self.members.insert(self.last_worker, member);
         self.last_worker
     }
 
-    pub(crate) fn join(&mut self, worker: Number) -> Result<(), Ended> {
-        let Some(member) = self.members.get(&worker).filter(|member| member.listed && member.ends > 0) else {
+    /// `lib/base.lua`: whether that number is the caller's.
+    fn is_member(&self, how: How<'_>, worker: Number, token: u8) -> bool {
+        let any = how.breaks(Break::NoToken);
+        self.members.get(&worker).is_some_and(|member| member.listed && (member.token == token || any))
+    }
+
+    /// Also, which run of the server it was: not in the script's answer.
+    pub(crate) fn join(&mut self, how: How<'_>, worker: Number, token: u8) -> Result<u8, Ended> {
+        let is_member = self.is_member(how, worker, token);
+        let Some(member) = self.members.get(&worker).filter(|member| is_member && member.ends > 0) else {
             return Err(Ended::Dead);
         };
         let first = member.inbox.is_none();
@@ -269,12 +284,19 @@ impl Server {
                 (member.inbox, member.open) = (chain, true);
             }
         }
-        Ok(())
+        Ok(self.run)
     }
 
-    pub(crate) fn beat(&mut self, how: How<'_>, worker: Number, draining: bool) -> Result<BeatReply, Ended> {
+    pub(crate) fn beat(
+        &mut self,
+        how: How<'_>,
+        worker: Number,
+        token: u8,
+        draining: bool,
+    ) -> Result<BeatReply, Ended> {
+        let is_member = self.is_member(how, worker, token);
         let (lifted, run) = (self.lifted, self.run);
-        let Some(member) = self.members.get_mut(&worker).filter(|member| member.listed) else {
+        let Some(member) = self.members.get_mut(&worker).filter(|_| is_member) else {
             return Err(Ended::Dead);
         };
         if member.ends == 0 && !how.scope.lenient {
@@ -288,10 +310,11 @@ impl Server {
         &self,
         how: How<'_>,
         worker: Number,
+        token: u8,
         since: u64,
         cursor: Option<Cursor>,
     ) -> Result<Page, Ended> {
-        let Some(member) = self.members.get(&worker).filter(|member| member.listed) else {
+        let Some(member) = self.members.get(&worker).filter(|_| self.is_member(how, worker, token)) else {
             return Err(Ended::Dead);
         };
         let mut rows = self.assigned(worker);
@@ -324,9 +347,12 @@ impl Server {
     }
 
     /// How many jobs are left.
-    pub(crate) fn leave(&mut self, how: How<'_>, worker: Number) -> usize {
+    pub(crate) fn leave(&mut self, how: How<'_>, worker: Number, token: u8) -> usize {
         self.begin();
-        let Some(member) = self.members.get_mut(&worker) else { return 0 };
+        let is_member = self.is_member(how, worker, token);
+        let Some(member) = self.members.get_mut(&worker).filter(|member| is_member || !member.listed) else {
+            return 0;
+        };
         (member.listed, member.inbox, member.open) = (false, None, false);
         let left = self.evict(how, worker);
         if left == 0 {

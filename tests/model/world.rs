@@ -132,12 +132,14 @@ pub(crate) struct World {
     pub(crate) processes: Vec<Shared<Process>>,
     pub(crate) commands: Vec<Command>,
     /// What processes have given up on and is run later.
-    pub(crate) lingering: Vec<(Number, Ask)>,
+    pub(crate) lingering: Vec<(Number, u8, Ask)>,
     /// What may still be asked and go wrong.
     pub(crate) asked: Asked,
     pub(crate) faults: u8,
     /// Ticks that are left, where they are bounded.
     pub(crate) ticks: u8,
+    /// How many tokens were made: one for each process that started.
+    pub(crate) tokens: u8,
     /// Which life of each job has to be there: added, and not asked to be deleted.
     pub(crate) kept: [Option<u64>; JOBS],
     /// The largest epoch that anybody was handed.
@@ -164,6 +166,7 @@ impl World {
             asked: Asked::default(),
             faults: 0,
             ticks: scope.ticks,
+            tokens: 0,
             kept: [None; JOBS],
             epochs: [0; JOBS],
             forgot: 0,
@@ -172,7 +175,7 @@ impl World {
         };
         let plain = Scope { broken: None, ..*scope };
         for index in 0..scope.workers {
-            world.process(index).start(start());
+            world.start(index);
             while !world.processes[index].requests.is_empty() {
                 world.act(&plain, Action::Call(index, 0, 0));
             }
@@ -231,7 +234,7 @@ impl World {
             Action::Failover => self.fail_over(scope),
             Action::Start(index) => {
                 self.asked.starts -= 1;
-                self.process(index).start(now);
+                self.start(index);
             }
             Action::Terminate(index) => {
                 self.asked.terminations -= 1;
@@ -298,14 +301,14 @@ impl World {
             }
             Action::Linger(index, request) => {
                 self.faults -= 1;
-                let number = self.processes[index].number;
+                let Process { number, token, .. } = *self.processes[index];
                 let request = self.process(index).requests.remove(request);
                 self.process(index).handle_failure(now, scope, &request);
-                self.lingering.push((number, request.ask));
+                self.lingering.push((number, token, request.ask));
             }
             Action::RunLingering(index, to) => {
-                let (number, ask) = self.lingering.remove(index);
-                self.carry_out(scope, number, &ask, to);
+                let (number, token, ask) = self.lingering.remove(index);
+                self.carry_out(scope, number, token, &ask, to);
             }
             Action::Poll(index) => {
                 let (mut epochs, mut fault) = (self.epochs, None);
@@ -320,6 +323,12 @@ impl World {
             Action::Drop(index, handle) => self.process(index).drop_handle(now, scope, handle),
         }
         self.publish();
+    }
+
+    fn start(&mut self, index: usize) {
+        self.tokens += 1;
+        let (now, token) = (self.now, self.tokens);
+        self.process(index).start(now, token);
     }
 
     fn tick(&mut self, scope: &Scope) {
@@ -422,13 +431,13 @@ impl World {
 
     fn run(&mut self, scope: &Scope, index: usize, request: usize, to: Number) {
         let Request { ask, .. } = self.processes[index].requests[request].clone();
-        let number = self.processes[index].number;
-        let reply = self.carry_out(scope, number, &ask, to);
+        let Process { number, token, .. } = *self.processes[index];
+        let reply = self.carry_out(scope, number, token, &ask, to);
         self.process(index).requests[request].reply = Some(reply);
         self.publish();
     }
 
-    fn carry_out(&mut self, scope: &Scope, number: Number, ask: &Ask, to: Number) -> Reply {
+    fn carry_out(&mut self, scope: &Scope, number: Number, token: u8, ask: &Ask, to: Number) -> Reply {
         let how = How { scope, to };
         match ask {
             Ask::RunId => Reply::RunId(self.server.run),
@@ -436,12 +445,14 @@ impl World {
                 self.server.open(how, *run);
                 Reply::Opened
             }
-            Ask::Reserve => Reply::Reserved(self.server.reserve()),
-            Ask::Join => Reply::Joined(self.server.join(number)),
-            Ask::Beat { draining } => Reply::Beat(self.server.beat(how, number, *draining)),
-            Ask::Sync { since, cursor, .. } => Reply::Synced(self.server.sync(how, number, *since, *cursor)),
+            Ask::Reserve => Reply::Reserved(self.server.reserve(token)),
+            Ask::Join => Reply::Joined(self.server.join(how, number, token)),
+            Ask::Beat { draining } => Reply::Beat(self.server.beat(how, number, token, *draining)),
+            Ask::Sync { since, cursor, .. } => {
+                Reply::Synced(self.server.sync(how, number, token, *since, *cursor))
+            }
             Ask::Release(jobs) => Reply::Released(self.server.release(how, number, jobs)),
-            Ask::Leave => Reply::Left(self.server.leave(how, number)),
+            Ask::Leave => Reply::Left(self.server.leave(how, number, token)),
         }
     }
 
@@ -485,7 +496,8 @@ impl World {
         let mut holders: BTreeMap<JobId, Vec<(Number, u64)>> = BTreeMap::new();
         for process in &self.processes {
             let member = self.server.members.get(&process.number);
-            let locked = member.is_some_and(|member| member.listed && member.ends > 0);
+            let locked = member
+                .is_some_and(|member| member.token == process.token && member.listed && member.ends > 0);
             for handle in process.worker.iter().flat_map(|worker| &worker.handles) {
                 let stopped = handle.cancelled.is_some_and(|cancelled| cancelled.until <= self.now);
                 // A process that is paused cannot know that its lock has ended, and when it goes on it says so first.
