@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak load bench lint fmt doc package
+.PHONY: help demo test model soak load bench bench-quick bench-placement lint fmt doc package
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -8,9 +8,11 @@ demo: server ## a cluster that loses a worker and loses nothing, on a private se
 	cargo run --release --quiet --example demo
 
 test: server ## all tests, against real servers that they start themselves
-	cargo test --all-targets
-	cargo test --test tls --features tls-rustls-ring
-	cargo test --doc
+	cargo test --all-targets --features tls-rustls-ring
+	cargo test --doc --features tls-rustls-ring
+
+model: ## the model of the protocol, checked to its full bounds, and broken on purpose (minutes, no server)
+	@cargo test --release --quiet --test model -- --full
 
 SECONDS ?= 60
 SEED ?= 1
@@ -22,9 +24,20 @@ JOBS ?= 100000
 load: server ## a thousand workers and a hundred thousand jobs on one server, which come and go: make load SECONDS=60
 	@cargo test --quiet --release --test load -- --seconds $(SECONDS) --workers $(WORKERS) --jobs $(JOBS)
 
-BENCH ?= *
-bench: server ## the benchmarks, on private servers; one alone: make bench BENCH=takeover ARGS="10000 --rounds 20"
-	cargo bench --bench '$(BENCH)' -- $(ARGS)
+BENCHED = $(or $(CARGO_TARGET_DIR),target)/bench/summary.json
+
+bench: server ## every figure against its floor, on private servers (20 min); some alone: make bench ROWS="takeover pause"
+	@$(if $(ROWS),,rm -f $(BENCHED))
+	$(if $(ROWS),,cargo bench --quiet --bench client_cost)
+	cargo bench --quiet --bench bench -- $(ROWS)
+
+bench-quick: server ## the same, roughly, within a minute
+	@rm -f $(BENCHED)
+	cargo bench --quiet --bench client_cost -- --quick
+	cargo bench --quiet --bench bench -- --quick
+
+bench-placement: server ## 50,000 jobs on ten workers that come, die and leave
+	cargo bench --quiet --bench placement
 
 lint: ## formatting and clippy
 	cargo fmt --check

@@ -309,7 +309,7 @@ async fn reserve(cluster: &Shared, options: &WorkerOptions) -> Result<Reserved> 
         let run_id = cluster.run_id().await?;
         let incarnation = cluster.store.open(&run_id).await?.incarnation;
         match cluster.store.reserve(&incarnation, RESERVATION, info.clone(), most).await? {
-            Ok(worker) => return Ok(Reserved { member: Member { worker, incarnation }, run_id }),
+            Ok(member) => return Ok(Reserved { member, run_id }),
             Err(Refusal::Ended(Ended::Reset)) => {}
             Err(_) => {
                 let text = format!(

@@ -6,6 +6,7 @@
 
 mod children;
 mod roles;
+#[path = "../../tests/it/support/server.rs"]
 mod server;
 mod tally;
 
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use assemblage::Rebalance;
 use children::{Child, Report};
-use server::PrivateServer;
+use server::RedisServer;
 use tally::Tally;
 
 /// Short, so that nobody has to wait; the default is 5 s.
@@ -40,14 +41,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 
 fn supervise() -> Result<ExitCode, Box<dyn Error>> {
     let start = Instant::now();
-    let server = PrivateServer::start()?;
+    let server = RedisServer::start();
     println!("a private server, one master process, four worker processes; locks live {LOCK_TTL:?}\n");
     let mut tally = Tally::new();
-    let master = Child::master(&server.url(), tally.sender())?;
+    let master = Child::master(&server.unix_url(), tally.sender())?;
     tally.wait("the master is up", |report| matches!(report, Report::MasterReady))?;
     let mut workers = Vec::new();
     for name in ["A", "B", "C", "D"] {
-        let child = Child::worker(&server.url(), tally.sender())?;
+        let child = Child::worker(&server.unix_url(), tally.sender())?;
         let number = tally.wait_for_worker(name, &child)?;
         workers.push((name, number, child));
     }
@@ -67,7 +68,7 @@ fn supervise() -> Result<ExitCode, Box<dyn Error>> {
     tally.wait_until_held(&format!("worker {name} is killed (SIGKILL) with {moved} mailboxes"), left)?;
     tally.print_takeover(number);
 
-    let child = Child::worker(&server.url(), tally.sender())?;
+    let child = Child::worker(&server.unix_url(), tally.sender())?;
     let number = tally.wait_for_worker("E", &child)?;
     workers.push(("E", number, child));
     tally.wait_until_even("worker E joins and gets its share", left)?;
@@ -79,7 +80,7 @@ fn supervise() -> Result<ExitCode, Box<dyn Error>> {
     tally.wait_until_held(&format!("worker {name} is stopped in order (SIGTERM) with {moved}"), left)?;
     tally.print_handover(number);
 
-    server.mute()?;
+    server.command(&["CONFIG", "SET", "notify-keyspace-events", ""]);
     let (name, number, mut child) = workers.remove(0);
     let moved = tally.held_by(number);
     child.kill()?;

@@ -10,8 +10,7 @@
 mod measure;
 mod plot;
 mod report;
-#[path = "../demo/server.rs"]
-#[allow(dead_code, reason = "the demo also switches its notifications off")]
+#[path = "../../tests/it/support/server.rs"]
 mod server;
 
 use std::error::Error;
@@ -20,7 +19,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use measure::Load;
-use server::PrivateServer;
+use server::RedisServer;
 
 /// Measures how fast changes get to those who watch a cluster.
 ///
@@ -54,8 +53,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
-    let private = if args.url.is_none() { Some(PrivateServer::start()?) } else { None };
-    let url = args.url.or(private.as_ref().map(PrivateServer::url)).unwrap_or_default();
+    let private = if args.url.is_none() { Some(RedisServer::start()) } else { None };
+    let url = args.url.or(private.as_ref().map(RedisServer::unix_url)).unwrap_or_default();
     let load = Load {
         watchers: args.watchers.max(1),
         rate: args.rate.max(1),
@@ -77,9 +76,9 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_small_load_is_measured_and_drawn() {
-        let server = PrivateServer::start().expect("a server");
+        let server = RedisServer::start();
         let svg = tempfile::NamedTempFile::new().expect("a file");
-        let (url, path) = (server.url(), svg.path().display().to_string());
+        let (url, path) = (server.unix_url(), svg.path().display().to_string());
         let words =
             ["fanout", "--url", &url, "--watchers", "3", "--rate", "100", "--seconds", "1", "--svg", &path];
         run(Args::parse_from(words)).await.expect("nothing is missing");

@@ -22,6 +22,8 @@ mod model_test;
 mod rules_test;
 mod slot;
 mod snapshot;
+#[cfg(test)]
+mod walk;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -52,6 +54,7 @@ pub(crate) enum Command {
 
 /// One worker's view of its assignments.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct View {
     release_timeout: Duration,
     audit_grace: Duration,
@@ -266,8 +269,11 @@ impl View {
             return;
         }
         self.phase = Phase::Draining;
-        let jobs: Vec<JobId> = self.slots.keys().cloned().collect();
-        for job in jobs {
+        // In the order in which they were assigned, not in that of a hash.
+        let mut jobs: Vec<(Revision, JobId)> =
+            self.slots.iter().map(|(job, slot)| (slot.grant, job.clone())).collect();
+        jobs.sort_unstable();
+        for (_, job) in jobs {
             // What waits for its handles is handed back once they are gone, see `grant`.
             self.end(now, &job, reason);
         }
@@ -297,7 +303,9 @@ impl View {
             CloseReason::LockExpired => DeleteReason::LockExpired,
             CloseReason::ClusterReset => DeleteReason::ClusterReset,
         };
-        for (job, slot) in std::mem::take(&mut self.slots) {
+        let mut slots: Vec<(JobId, Slot)> = std::mem::take(&mut self.slots).into_iter().collect();
+        slots.sort_unstable_by(|(a, one), (b, other)| (one.grant, a).cmp(&(other.grant, b)));
+        for (job, slot) in slots {
             match slot.stage {
                 Stage::Waiting => self.queue.cancel_add(&job),
                 Stage::Active => {

@@ -42,7 +42,7 @@ macro_rules! scripts {
 // Without a flag a script is refused as a whole when memory is full, before it has written anything.
 // `allow-oom` is for those that must get through then: they free memory, or keep the cluster's word.
 scripts! {
-    OPEN = "open", 2, " flags=allow-oom";
+    OPEN = "open", 5, " flags=allow-oom";
     RESERVE = "reserve", 3, "";
     JOIN = "join", 12, "", "changes", "push", "terms", "member";
     BEAT = "beat", 12, " flags=allow-oom", "changes", "terms", "member", "look";

@@ -356,6 +356,23 @@ fn an_overlap_after_the_release_timeout_that_the_stream_does_not_tell_is_found()
     clean(&lines.replace("3002 w0.0 error", "4001 w0.0 error"));
     let entries = history(&lines.replace("3002 w0.0 error 1 ReleaseTimeout a", ""));
     assert_eq!(only(&entries).0, Kind::OverlapNotSaid);
+    // It belongs to the hold that was out for so long, and not to one before that was so almost.
+    let before = "100 w0.0 add 1 a 50 o1
+        200 w0.0 told 1 a 50
+        200 w0.0 delete 1 a 50 Removed
+        2180 w0.0 drop 1 a 50";
+    let after = lines.replace("10 w0.0 add", "2500 w0.0 add").replace("1000 w0.0", "2600 w0.0");
+    let after = after.replace("3001", "4601").replace("3002", "4602").replace("4000", "5000");
+    clean(&format!("{before}\n{after}"));
+    // It stood still, and so long that its lock was lost before it could say anything: then that is why.
+    let still = lines.replace("3002 w0.0 error 1 ReleaseTimeout a", "1100 w0.0 stopped 1100000");
+    let still = still.replace("4000 w0.0 drop", "8000 w0.0 continued 8000000\n8500 w0.0 drop");
+    clean(
+        &still
+            .replace("9000 w0.0 close 1 Terminated", "8010 w0.0 close 1 LockExpired")
+            .replace("9001 w0.0", "8011 w0.0"),
+    );
+    assert_eq!(only(&history(&still)).0, Kind::OverlapNotSaid);
     // Too many errors to keep, and the stream says how many.
     clean(&lines.replace("ReleaseTimeout a", "Server -"));
 }

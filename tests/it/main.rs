@@ -15,7 +15,6 @@ mod proxy;
 mod releasing;
 mod replicas;
 mod rights;
-mod secrets;
 mod serve;
 mod takeover;
 mod watching;

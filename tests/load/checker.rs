@@ -78,10 +78,9 @@ pub(crate) fn check(children: &[Child], alive: &HashSet<u32>) -> Vec<String> {
             _ => {}
         }
         holder = added.then_some((process, at));
-        if all.get(index + 1).is_none_or(|next| next.job != job) {
-            if holder.take().is_some_and(|(process, _)| children[process].killed.is_none()) {
-                held.insert(job);
-            }
+        let is_last = all.get(index + 1).is_none_or(|next| next.job != job);
+        if is_last && holder.take().is_some_and(|(process, _)| children[process].killed.is_none()) {
+            held.insert(job);
         }
     }
     faults.extend(alive.difference(&held).map(|job| format!("job {job} is lost: nobody holds it")));

@@ -46,7 +46,7 @@ impl Meter {
         let workers = living.map(Child::memory).sum::<u64>() >> 20;
         let look = Look { workers, used: field("used_memory"), resident: field("used_memory_rss") };
         self.looks.push(look);
-        if passed.as_secs() % 5 == 0 || self.seconds < 10 {
+        if passed.as_secs().is_multiple_of(5) || self.seconds < 10 {
             println!(
                 "load: {} of {} s, {} jobs held, workers {} MiB, server {} MiB ({} resident), slowest call {:.0} ms",
                 passed.as_secs(),

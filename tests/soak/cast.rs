@@ -30,6 +30,10 @@ pub(crate) struct Pages {
     workers: HashMap<String, u64>,
     /// How often the cluster was listed.
     pub(crate) lists: usize,
+    /// Whether nothing waited or was on its way in the last list.
+    pub(crate) is_quiet: bool,
+    /// The same of the list that is being written.
+    moves: bool,
     over: bool,
 }
 
@@ -62,7 +66,11 @@ impl History {
             What::Joined { worker, .. } => {
                 pages.workers.insert(entry.who.clone(), *worker);
             }
-            What::Cluster { .. } => pages.lists += 1,
+            What::Has { state, .. } => pages.moves |= !state.starts_with("assigned"),
+            What::Cluster { pending, .. } => {
+                pages.lists += 1;
+                pages.is_quiet = *pending == 0 && !std::mem::take(&mut pages.moves);
+            }
             _ => {}
         }
         pages.entries.push(entry);

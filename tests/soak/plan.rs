@@ -84,6 +84,10 @@ pub(crate) enum Server {
     },
     KillSubscriptions,
     FlushScripts,
+    /// The keys of all locks are deleted; or it is only said that they have expired, as anybody may say.
+    Locks {
+        forged: bool,
+    },
     FillMemory,
     FreeMemory,
     Mute,

@@ -15,6 +15,9 @@ pub(crate) const COMMAND: Duration = Duration::from_millis(1_000);
 /// and time for the machine.
 pub(crate) const HEAL: Duration = Duration::from_secs(12);
 
+/// Where the cluster's keys begin.
+pub(crate) const CLUSTER: &str = "{assemblage:soak}";
+
 /// The cluster as every process sees it. No job is ever quarantined: the processes die so often that each is suspect.
 pub(crate) fn builder() -> ClusterBuilder {
     let rebalance = Rebalance::default().share(0.3).delay(Duration::from_millis(500));

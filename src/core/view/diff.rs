@@ -21,9 +21,10 @@ impl View {
         // let go of since.
         let known = if lifted { self.revision.max(self.horizon) } else { self.revision };
 
-        let slots: Vec<(JobId, Revision)> =
-            self.slots.iter().map(|(job, slot)| (job.clone(), slot.newest())).collect();
-        for (job, grant) in slots {
+        let mut slots: Vec<(Revision, JobId)> =
+            self.slots.iter().map(|(job, slot)| (slot.newest(), job.clone())).collect();
+        slots.sort_unstable();
+        for (grant, job) in slots {
             match rows.remove(&job) {
                 Some(row) if row.grant == grant => self.keep(now, row, lifted),
                 // Another assignment of it is ours now, or says so what the server forgot in a failover.

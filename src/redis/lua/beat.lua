@@ -22,6 +22,7 @@
 -- ARGV[4] draining   1: no new job
 -- ARGV[5] terms   "<weight> <capacity> <rate>"
 -- ARGV[6] lenient   1: revive the lock
+-- ARGV[7] token   as in `reserve`
 -- Returns {1, inbox, lifted, rank, other, other_ms, waiting, order}
 --   inbox: revision of the last frame sent to this worker; rank: how many workers act before it;
 --   other, other_ms: the worker whose lock ends first, and in how long (0, 0: none);
@@ -34,13 +35,13 @@ K.meta, K.workers, K.deadlines, K.load, K.inbox, K.pending, K.lock, K.terms, K.a
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 K.rev, K.watch, K.changes = KEYS[10], KEYS[11], KEYS[12]
 local incarnation, worker, ttl, draining = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
-local terms, lenient = ARGV[5], ARGV[6] == '1'
+local terms, lenient, token = ARGV[5], ARGV[6] == '1', ARGV[7]
 
 local meta = redis.call('HMGET', K.meta, 'incarnation', 'lifted')
 if meta[1] ~= incarnation then
   return { 0, 3 }
 end
-if redis.call('HEXISTS', K.workers, worker) == 0 then
+if not is_member(worker, token) then
   return { 0, 1 }
 end
 local alive = redis.call('EXISTS', K.lock) == 1

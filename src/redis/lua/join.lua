@@ -28,6 +28,7 @@
 -- ARGV[6] name   empty for none
 -- ARGV[7] grace   ms for which its jobs are kept for one of the same name, once its lock has ended
 -- ARGV[8] usurp   1: a living worker of the same name is told to go
+-- ARGV[9] token   as in `reserve`
 -- Returns {1, pending, due worker, ...} with at most 16 workers whose lock has ended; the caller reaps them.
 --   {0, why, ms} where it may not: 1 the number is dead, 3 the cluster is another one now, 5 the name is a living
 --   worker's, whose lock ends in `ms`
@@ -39,14 +40,14 @@ K.meta, K.rev, K.workers, K.deadlines, K.load, K.inbox, K.pending, K.lock, K.ter
 K.assigned, K.watch, K.changes = KEYS[10], KEYS[11], KEYS[12]
 K.inbox_channel = ARGV[5]
 local incarnation, worker, ttl, terms = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local name, grace, usurp = ARGV[6], ARGV[7], ARGV[8] == '1'
+local name, grace, usurp, token = ARGV[6], ARGV[7], ARGV[8] == '1', ARGV[9]
 demand_push()
 
 if redis.call('HGET', K.meta, 'incarnation') ~= incarnation then
   return { 0, 3, 0 }
 end
 local deadline = tonumber(redis.call('ZSCORE', K.deadlines, worker) or '0')
-if redis.call('HEXISTS', K.workers, worker) == 0 or now_ms >= deadline then
+if not is_member(worker, token) or now_ms >= deadline then
   return { 0, 1, 0 }
 end
 local first = redis.call('HEXISTS', K.inbox, worker) == 0

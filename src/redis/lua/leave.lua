@@ -23,6 +23,7 @@
 -- ARGV[4] worker
 -- ARGV[5] limit   jobs
 -- ARGV[6] incarnation
+-- ARGV[7] token   as in `reserve`
 -- Returns {code, moved, left}: code 1 left (left > 0: call again), 0 was no member any more
 -- Errors none
 -- Publishes `left` on the control channel, an `add` frame for each job that went on, `released` for each that was deleted
@@ -32,11 +33,14 @@ K.rev, K.jobs, K.owner, K.assigned, K.pending, K.load, K.inbox, K.terms, K.crash
 K.watch, K.changes, K.deadlines, K.workers, K.lock, K.meta =
   KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 K.inbox_channel, K.released_channel, K.control_channel = ARGV[1], ARGV[2], ARGV[3]
-local worker, limit, incarnation = ARGV[4], tonumber(ARGV[5]), ARGV[6]
+local worker, limit, incarnation, token = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 demand_push()
 
 if redis.call('HGET', K.meta, 'incarnation') ~= incarnation or not redis.call('ZSCORE', K.deadlines, worker) then
   return { 0, 0, 0 }
+end
+if redis.call('HEXISTS', K.workers, worker) == 1 and not is_member(worker, token) then
+  return { 0, 0, 0 } -- from its first call on nobody has the number
 end
 
 local member = redis.call('HDEL', K.workers, worker) == 1
@@ -52,5 +56,5 @@ if left == 0 then
   redis.call('DEL', K.lock)
 end
 
-commit()
+settle()
 return { 1, moved, left }

@@ -15,12 +15,14 @@
 -- ARGV[2] ttl   ms until the reservation lapses
 -- ARGV[3] info   what the worker says of itself: a MessagePack map, opaque here
 -- ARGV[4] most   workers that the cluster may have, this one included
+-- ARGV[5] token   random: what the worker shows from now on, beside its number
 -- Returns {1, number}; {0, 3} where the cluster is another one now; {0, 4} where there are as many workers already
 -- Errors none
 -- Publishes nothing
 
 K.meta, K.workers, K.deadlines = KEYS[1], KEYS[2], KEYS[3]
 local incarnation, ttl, info, most = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local token = ARGV[5]
 
 if redis.call('HGET', K.meta, 'incarnation') ~= incarnation then
   return { 0, 3 }
@@ -37,7 +39,7 @@ local number
 repeat
   number = redis.call('HINCRBY', K.meta, 'last_worker', 1)
 until not redis.call('ZSCORE', K.deadlines, number)
-redis.call('HSET', K.workers, number, int(now_ms) .. ' ' .. info)
+redis.call('HSET', K.workers, number, int(now_ms) .. ' ' .. token .. ' ' .. info)
 redis.call('ZADD', K.deadlines, int(now_ms + ttl), number)
 
 return { 1, number }

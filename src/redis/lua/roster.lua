@@ -22,7 +22,7 @@ local cursor, count = ARGV[1], tonumber(ARGV[2])
 local scan = redis.call('HSCAN', K.workers, cursor, 'COUNT', count)
 local reply = { 0, scan[1] }
 for i = 1, #scan[2], 2 do
-  local worker, since, info = scan[2][i], string.match(scan[2][i + 1], '^(%d+) (.*)$')
+  local worker, since, info = scan[2][i], string.match(scan[2][i + 1], '^(%d+) %S+ (.*)$')
   if since and redis.call('HEXISTS', K.terms, worker .. ':ttl') == 1 then -- written by reserve, and has joined
     local n, deadline = #reply, tonumber(redis.call('ZSCORE', K.deadlines, worker) or '0')
     reply[n + 1], reply[n + 2], reply[n + 3] = tonumber(worker), tonumber(since), math.max(deadline - now_ms, 0)

@@ -17,6 +17,7 @@
 -- ARGV[4] cursor   residue (grant mod 2^26) after which to go on, -1 to begin
 -- ARGV[5] limit   rows
 -- ARGV[6] max_bytes
+-- ARGV[7] token   as in `reserve`
 -- Returns {1, revision, inbox, lifted, next, job, grant, born, changed, state, payload, job, ...}
 --   next: the cursor of the following page, -1 if this was the last; changed: revision of its last update, 0 if none;
 --   state: 0 releasing as it was deleted, 1 active without payload, 2 active with payload, 3 releasing to move
@@ -28,12 +29,13 @@ K.meta, K.rev, K.jobs, K.owner, K.assigned, K.workers, K.inbox =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local incarnation, worker, since, cursor = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local limit, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
+local token = ARGV[7]
 
 local meta = redis.call('HMGET', K.meta, 'incarnation', 'lifted')
 if meta[1] ~= incarnation then
   return { 0, 3 }
 end
-if redis.call('HEXISTS', K.workers, worker) == 0 then
+if not is_member(worker, token) then
   return { 0, 1 }
 end
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{BATCH_JOBS, Due, Store, arg, num};
+use super::{Due, PAGE_ROWS, Store, arg, num};
 use crate::error::Result;
 use crate::id::{Epoch, JobId, Revision, WorkerId};
 use crate::message::Order;
@@ -153,7 +153,7 @@ impl Store {
     pub(crate) async fn roster(&self, cursor: &str) -> Result<Rows<RosterRow>> {
         let k = &self.keys;
         let keys = [&*k.workers, &k.deadlines, &k.load, &k.assigned, &k.terms];
-        let args = vec![arg(cursor), num(BATCH_JOBS as u64)];
+        let args = vec![arg(cursor), num(PAGE_ROWS as u64)];
         let mut reply = self.run("listing workers", &script::ROSTER, &keys, args).await?;
         reply.int()?;
         let next = reply.text()?;
@@ -176,7 +176,7 @@ impl Store {
 
     pub(crate) async fn list(&self, cursor: &str) -> Result<Rows<(JobId, Record)>> {
         let k = &self.keys;
-        let args = vec![arg(cursor), num(BATCH_JOBS as u64)];
+        let args = vec![arg(cursor), num(PAGE_ROWS as u64)];
         let mut reply = self.run("listing jobs", &script::LIST, &[&k.meta, &k.owner], args).await?;
         let lifted = reply.revision()?;
         let next = reply.text()?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{BATCH_BYTES, BATCH_JOBS, BATCH_MOVES, Late, PROTOCOL, Store, arg, millis, num};
+use super::{BATCH_BYTES, BATCH_MOVES, Late, PAGE_ROWS, PROTOCOL, Store, arg, millis, num};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, Revision, WorkerId};
 use crate::message::{Cursor, Order, Page, Row, RowState, Terms};
@@ -18,6 +18,8 @@ use crate::redis::script;
 pub(crate) struct Member {
     pub(crate) worker: WorkerId,
     pub(crate) incarnation: Arc<str>,
+    /// What it shows beside its number, which a server that has lost writes may give out again.
+    pub(crate) token: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -159,8 +161,9 @@ impl Store {
     pub(crate) async fn open(&self, run_id: &str) -> Result<Opened> {
         let k = &self.keys;
         let candidate = Uuid::now_v7().simple().to_string();
+        let keys = [&*k.meta, &k.rev, &k.deadlines, &k.terms, &k.workers];
         let args = vec![num(PROTOCOL), arg(candidate), arg(run_id)];
-        let mut reply = self.run("opening the cluster", &script::OPEN, &[&k.meta, &k.rev], args).await?;
+        let mut reply = self.run("opening the cluster", &script::OPEN, &keys, args).await?;
         let heard = Instant::now();
         reply.int()?;
         let protocol = reply.int()?;
@@ -181,17 +184,19 @@ impl Store {
     /// Reserves a worker's number. `most`: how many workers the cluster may have.
     pub(crate) async fn reserve(
         &self,
-        incarnation: &str,
+        incarnation: &Arc<str>,
         ttl: Duration,
         info: Vec<u8>,
         most: u64,
-    ) -> Result<Result<WorkerId, Refusal>> {
+    ) -> Result<Result<Member, Refusal>> {
         let k = &self.keys;
-        let args = vec![arg(incarnation), millis(ttl), Bytes::from(info), num(most)];
+        let token = Uuid::now_v7().simple().to_string();
+        let args = vec![arg(&**incarnation), millis(ttl), Bytes::from(info), num(most), arg(&token)];
         let keys = [&*k.meta, &k.workers, &k.deadlines];
         let mut reply = self.run("reserving a worker's number", &script::RESERVE, &keys, args).await?;
         if reply.int()? == 1 {
-            return reply.worker().map(Ok);
+            let (worker, incarnation, token) = (reply.worker()?, incarnation.clone(), token.into());
+            return Ok(Ok(Member { worker, incarnation, token }));
         }
         Ok(Err(match reply.int()? {
             3 => Refusal::Ended(Ended::Reset),
@@ -227,6 +232,7 @@ impl Store {
             arg(name),
             num(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
             num(u64::from(entry.usurp)),
+            arg(&*member.token),
         ];
         let mut reply = self.run("joining the cluster", &script::JOIN, &keys, args).await?;
         if reply.int()? != 1 {
@@ -270,6 +276,7 @@ impl Store {
             num(u64::from(lock.draining)),
             terms(&lock.terms),
             num(u64::from(lock.lenient)),
+            arg(&*member.token),
         ];
         let timeout = self.timeout.min(lock.ttl / 3);
         let mut reply = self.run_within(timeout, "sending a heartbeat", &script::BEAT, &keys, args).await?;
@@ -300,8 +307,9 @@ impl Store {
             num(member.worker.get()),
             num(since.get()),
             cursor,
-            num(BATCH_JOBS as u64),
+            num(PAGE_ROWS as u64),
             num(BATCH_BYTES as u64),
+            arg(&*member.token),
         ];
         let mut reply = self.run("asking what the worker holds", &script::SYNC, &keys, args).await?;
         if let Err(ended) = reply.accepted()? {
@@ -338,6 +346,7 @@ impl Store {
             num(member.worker.get()),
             num(BATCH_MOVES as u64),
             arg(&*member.incarnation),
+            arg(&*member.token),
         ];
         let mut reply = self.run("leaving the cluster", &script::LEAVE, &keys, args).await?;
         let (code, moved, left) = (reply.int()?, reply.int()?, reply.int()?);

@@ -141,9 +141,8 @@ impl Bench {
     }
 
     pub(super) async fn reserved(&self) -> Member {
-        let number = self.reserve(&self.incarnation, RESERVED, b"\x80 info".to_vec()).await;
-        let worker = number.expect("an answer").expect("there is room");
-        Member { worker, incarnation: self.incarnation.clone() }
+        let member = self.reserve(&self.incarnation, RESERVED, b"\x80 info".to_vec()).await;
+        member.expect("an answer").expect("there is room")
     }
 
     pub(super) async fn joined(&self) -> Member {
@@ -156,10 +155,10 @@ impl Bench {
 
     pub(super) async fn reserve(
         &self,
-        incarnation: &str,
+        incarnation: &Arc<str>,
         ttl: Duration,
         info: Vec<u8>,
-    ) -> Result<std::result::Result<WorkerId, Refusal>> {
+    ) -> Result<std::result::Result<Member, Refusal>> {
         self.store.reserve(incarnation, ttl, info, MOST_WORKERS).await
     }
 
@@ -290,8 +289,8 @@ impl Bench {
         let (number, limit) = (member.worker.to_string(), limit.to_string());
         let channels = self.channels();
         let [inbox, released, control] = channels.each_ref().map(|name| name.as_bytes());
-        let args =
-            [inbox, released, control, number.as_bytes(), limit.as_bytes(), member.incarnation.as_bytes()];
+        let (incarnation, token) = (member.incarnation.as_bytes(), member.token.as_bytes());
+        let args = [inbox, released, control, number.as_bytes(), limit.as_bytes(), incarnation, token];
         self.run(&script::LEAVE, member.worker, &args).await.expect("an answer")
     }
 
@@ -428,7 +427,9 @@ impl Bench {
             }
             "assigned" => format!("{}/{}", number() / SPAN, self.of_residue(number() % SPAN)),
             "workers" => {
-                let (since, info) = text.split_once(' ').expect("since and info");
+                let (since, rest) = text.split_once(' ').expect("since, token and info");
+                let (token, info) = rest.split_once(' ').expect("since, token and info");
+                assert_eq!(token.len(), 32, "{text}");
                 let since: i64 = since.parse().expect("a time");
                 assert!((now_ms() - since).abs() < 20_000, "{text}");
                 info.to_owned()

@@ -200,7 +200,7 @@ fn command(input: &mut impl BufRead) -> Option<Vec<Vec<u8>>> {
 async fn everything(store: &Store, incarnation: &Arc<str>) -> usize {
     let mut failed = 0;
     let mut note = |ok: bool| failed += usize::from(!ok);
-    let member = Member { worker: WorkerId(1), incarnation: incarnation.clone() };
+    let member = Member { worker: WorkerId(1), incarnation: incarnation.clone(), token: "token".into() };
     let jobs = ["a", "b", "c"].map(|job| (id(job), Bytes::from_static(b"x")));
     let held = ["a", "b"].map(|job| (id(job), Revision(7)));
     note(store.open("run-1").await.is_ok());

@@ -145,7 +145,8 @@ async fn reserve_passes_over_a_number_that_is_still_somebodys() {
     let (mut bench, members) = Bench::with_workers(2).await;
     bench.command(&["DEL", "@meta"]);
     let incarnation = bench.store.open("run-1").await.unwrap().incarnation;
-    assert_eq!(bench.reserve(&incarnation, RESERVED, Vec::new()).await.unwrap(), Ok(WorkerId(3)));
+    let member = bench.reserve(&incarnation, RESERVED, Vec::new()).await.unwrap();
+    assert_eq!(member.unwrap().worker, WorkerId(3));
     assert_eq!(bench.beat(&members[0], BEATEN, false).await.unwrap().unwrap_err(), Ended::Reset);
 }
 
@@ -280,7 +281,7 @@ async fn a_member_of_a_wiped_cluster_is_refused_everywhere() {
     for opened_anew in [false, true] {
         if opened_anew {
             let incarnation = bench.store.open("run-1").await.unwrap().incarnation;
-            assert_eq!(bench.reserve(&old.incarnation, RESERVED, vec![]).await.unwrap(), Err(RESET));
+            assert_eq!(bench.reserve(&old.incarnation, RESERVED, vec![]).await.unwrap().unwrap_err(), RESET);
             bench.incarnation = incarnation;
             assert_eq!(bench.joined().await.worker, old.worker);
             bench.add("a", "one").await;
@@ -292,6 +293,43 @@ async fn a_member_of_a_wiped_cluster_is_refused_everywhere() {
         assert_eq!(bench.store.leave(old).await.unwrap(), None);
         assert_eq!(bench.look(), NOTHING);
     }
+}
+
+// Rule 10: two failovers that both forget the last reservations may give out a number twice.
+#[tokio::test]
+async fn a_number_that_was_given_out_again_is_its_first_holders_no_more() {
+    let (mut bench, members) = Bench::with_workers(1).await;
+    bench.command(&["DEL", "@workers", "@deadlines", "@inbox", "@terms", "@load"]);
+    bench.command(&["HSET", "@meta", "last_worker", "0"]);
+    let newer = bench.joined().await;
+    assert_eq!(newer.worker, members[0].worker);
+    bench.add("a", "one").await;
+    bench.look();
+    let older = &members[0];
+    assert_eq!(bench.beat(older, BEATEN, false).await.unwrap().unwrap_err(), Ended::Dead);
+    assert_eq!(bench.join(older, BEATEN).await.unwrap().unwrap_err(), DEAD);
+    assert_eq!(bench.store.sync(older, Revision(0), None).await.unwrap().unwrap_err(), Ended::Dead);
+    assert_eq!(bench.store.leave(older).await.unwrap(), None);
+    assert_eq!(bench.look(), NOTHING);
+    assert!(bench.beat(&newer, BEATEN, false).await.unwrap().is_ok());
+    assert_eq!(bench.store.sync(&newer, Revision(0), None).await.unwrap().unwrap().rows.len(), 1);
+}
+
+// Rule 10: the last heartbeats may have been lost, and whoever sent them relies on them.
+#[tokio::test]
+async fn a_lift_extends_the_locks_of_the_living_and_of_nobody_else() {
+    let (mut bench, members) = Bench::with_workers(2).await;
+    let kept = bench.joined_as("mail", JOINED, false).await;
+    bench.end_lock(kept.worker);
+    assert!(matches!(bench.reap(kept.worker).await.unwrap().0, Reap::Kept { .. }));
+    bench.end_lock(members[0].worker);
+    assert!(bench.beat(&members[1], BEATEN, false).await.unwrap().is_ok());
+    bench.look();
+    bench.store.open("run-2").await.unwrap();
+    let told = bench.look();
+    let locks: Vec<_> = told.iter().filter(|line| line.starts_with("deadlines")).collect();
+    assert_eq!(locks, ["deadlines 1: 50s"], "the longer one stays: {told:?}");
+    assert!(bench.beat(&members[0], BEATEN, false).await.unwrap().is_ok());
 }
 
 #[tokio::test]
@@ -402,9 +440,10 @@ async fn leaving_in_batches_can_be_finished_by_another() {
 #[tokio::test]
 async fn nobody_is_a_member_of_what_was_never_opened() {
     let (mut bench, _) = Bench::with_workers(0).await;
-    let stranger = Member { worker: WorkerId(7), incarnation: "another".into() };
+    let member = |incarnation| Member { worker: WorkerId(7), incarnation, token: "token".into() };
+    let stranger = member("another".into());
     assert_eq!(bench.join(&stranger, JOINED).await.unwrap().unwrap_err(), RESET);
-    let unknown = Member { worker: WorkerId(7), incarnation: bench.incarnation.clone() };
+    let unknown = member(bench.incarnation.clone());
     assert_eq!(bench.join(&unknown, JOINED).await.unwrap().unwrap_err(), DEAD);
     assert_eq!(bench.look(), NOTHING);
 }

@@ -104,7 +104,13 @@ async fn a_page_ends_at_about_a_megabyte() {
 }
 
 /// Rows and `next` of one page by the script itself, with its own limits.
-async fn small_page(bench: &Bench, cursor: i64, limit: usize, max_bytes: usize) -> (Vec<(String, u64)>, i64) {
+async fn small_page(
+    bench: &Bench,
+    member: &Member,
+    cursor: i64,
+    limit: usize,
+    max_bytes: usize,
+) -> (Vec<(String, u64)>, i64) {
     let args = [
         bench.incarnation.to_string(),
         "1".into(),
@@ -112,6 +118,7 @@ async fn small_page(bench: &Bench, cursor: i64, limit: usize, max_bytes: usize) 
         cursor.to_string(),
         limit.to_string(),
         max_bytes.to_string(),
+        member.token.to_string(),
     ];
     let args: Vec<&[u8]> = args.iter().map(String::as_bytes).collect();
     let reply = bench.run(&script::SYNC, WorkerId(1), &args).await.unwrap();
@@ -137,7 +144,7 @@ async fn small_page(bench: &Bench, cursor: i64, limit: usize, max_bytes: usize) 
 // Rule 2: a page covers the residues after one cursor up to the next, so rows of one residue are never parted.
 #[tokio::test]
 async fn pages_of_any_size_hold_each_row_once_and_part_no_residue() {
-    let (mut bench, _) = Bench::with_workers(1).await;
+    let (mut bench, members) = Bench::with_workers(1).await;
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut below = |bound: u64| {
         random ^= random << 13;
@@ -172,7 +179,7 @@ async fn pages_of_any_size_hold_each_row_once_and_part_no_residue() {
         let told = format!("round {round}: limit {limit}, max_bytes {max_bytes}, {all:?}");
         let (mut cursor, mut seen, mut pages) = (-1, BTreeMap::new(), 0);
         loop {
-            let (rows, next) = small_page(&bench, cursor, limit, max_bytes).await;
+            let (rows, next) = small_page(&bench, &members[0], cursor, limit, max_bytes).await;
             for (job, grant) in rows {
                 let residue = (grant % SPAN) as i64;
                 assert!(residue > cursor && (next == -1 || residue <= next), "{residue} of {job}: {told}");
@@ -201,10 +208,10 @@ fn hold(bench: &mut Bench, jobs: &[(&str, u64)]) {
 }
 
 /// All pages of worker 1, each with the cursor that it names.
-async fn pages(bench: &Bench, limit: usize, max_bytes: usize) -> Vec<(i64, String)> {
+async fn pages(bench: &Bench, member: &Member, limit: usize, max_bytes: usize) -> Vec<(i64, String)> {
     let (mut pages, mut cursor) = (Vec::new(), -1);
     loop {
-        let (rows, next) = small_page(bench, cursor, limit, max_bytes).await;
+        let (rows, next) = small_page(bench, member, cursor, limit, max_bytes).await;
         pages.push((next, rows.into_iter().map(|(job, _)| job).collect()));
         assert!(pages.len() < 100, "the pages do not end: {pages:?}");
         if next == -1 {
@@ -217,23 +224,23 @@ async fn pages(bench: &Bench, limit: usize, max_bytes: usize) -> Vec<(i64, Strin
 // Rule 2, by hand: a page ends between two residues, so that it is known which grants it covers.
 #[tokio::test]
 async fn a_page_ends_between_two_residues() {
-    let (mut bench, _) = Bench::with_workers(1).await;
+    let (mut bench, members) = Bench::with_workers(1).await;
     let (last, wide) = (SPAN - 1, 1 << 20);
     hold(&mut bench, &[("a", 0), ("b", 5), ("c", 5), ("d", 5), ("e", 7), ("f", 9), ("g", 9), ("h", last)]);
     let page = |next: i64, jobs: &str| (next, jobs.to_owned());
-    assert_eq!(pages(&bench, 8, wide).await, [page(-1, "abcdefgh")]);
-    assert_eq!(pages(&bench, 7, wide).await, [page(9, "abcdefg"), page(-1, "h")]);
-    assert_eq!(pages(&bench, 6, wide).await, [page(7, "abcde"), page(-1, "fgh")]);
+    assert_eq!(pages(&bench, &members[0], 8, wide).await, [page(-1, "abcdefgh")]);
+    assert_eq!(pages(&bench, &members[0], 7, wide).await, [page(9, "abcdefg"), page(-1, "h")]);
+    assert_eq!(pages(&bench, &members[0], 6, wide).await, [page(7, "abcde"), page(-1, "fgh")]);
     let four = [page(0, "a"), page(5, "bcd"), page(9, "efg"), page(-1, "h")];
-    assert_eq!(pages(&bench, 3, wide).await, four);
+    assert_eq!(pages(&bench, &members[0], 3, wide).await, four);
     // Smaller than the group: the group is a page nevertheless. So it is where no byte is allowed.
     let each = [page(0, "a"), page(5, "bcd"), page(7, "e"), page(9, "fg"), page(-1, "h")];
     for (limit, max_bytes) in [(2, wide), (1, wide), (8, 1), (8, 0)] {
-        assert_eq!(pages(&bench, limit, max_bytes).await, each, "{limit} {max_bytes}");
+        assert_eq!(pages(&bench, &members[0], limit, max_bytes).await, each, "{limit} {max_bytes}");
     }
     // Each payload has seven bytes.
-    assert_eq!(pages(&bench, 8, 8).await, [page(5, "abcd"), page(9, "efg"), page(-1, "h")]);
-    assert_eq!(pages(&bench, 8, 29).await, [page(7, "abcde"), page(-1, "fgh")]);
+    assert_eq!(pages(&bench, &members[0], 8, 8).await, [page(5, "abcd"), page(9, "efg"), page(-1, "h")]);
+    assert_eq!(pages(&bench, &members[0], 8, 29).await, [page(7, "abcde"), page(-1, "fgh")]);
 }
 
 #[tokio::test]
@@ -243,10 +250,10 @@ async fn another_workers_rows_and_orphans_are_not_in_it() {
     bench.command(&["HDEL", "@owner", "lost"]);
     bench.command(&["HSET", "@owner", "stale", "a 2 9 9", "other", "a 2 9 9"]);
     bench.command(&["ZADD", "@assigned", &(2 * SPAN).to_string(), "other"]);
-    assert_eq!(pages(&bench, 8, 1 << 20).await, [(-1, "a".to_owned())]);
+    assert_eq!(pages(&bench, &members[0], 8, 1 << 20).await, [(-1, "a".to_owned())]);
     assert_eq!(page(&bench, &members[1], Revision(0), None).await.rows[0].job, id("other"));
     // A page of orphans has a cursor, and no row.
     bench.command(&["HDEL", "@owner", "a"]);
     let empty = |next| (next, String::new());
-    assert_eq!(pages(&bench, 1, 1 << 20).await, [empty(1), empty(2), empty(-1)]);
+    assert_eq!(pages(&bench, &members[0], 1, 1 << 20).await, [empty(1), empty(2), empty(-1)]);
 }

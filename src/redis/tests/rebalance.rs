@@ -244,11 +244,11 @@ async fn a_step_is_a_batch_at_a_time() {
     let mut marked = Vec::new();
     loop {
         marked.push(bench.rebalance().await);
-        if marked.last() != Some(&200) {
+        if marked.last() != Some(&100) {
             break;
         }
     }
-    assert_eq!(marked, [200, 134]);
+    assert_eq!(marked, [100, 100, 100, 34]);
     assert_eq!(let_go(&mut bench).await, 334);
 }
 

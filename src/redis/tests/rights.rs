@@ -11,7 +11,7 @@ use crate::id::Revision;
 use crate::message::Order;
 use crate::redis::connect::Connection;
 use crate::redis::server::preflight;
-use crate::redis::store::{Member, Store};
+use crate::redis::store::Store;
 use crate::redis::subscriber::{Listener, Subscriber};
 use crate::test_server::RedisServer;
 use crate::wire::keys::Keys;
@@ -29,8 +29,7 @@ async fn everything(store: &Store) -> crate::error::Result<()> {
     let begin = store.watch(TIMEOUT, 100).await?;
     let mut members = Vec::new();
     for name in ["one", "two", "one"] {
-        let worker = store.reserve(&incarnation, RESERVED, Vec::new(), 9).await?.expect("a number");
-        let member = Member { worker, incarnation: incarnation.clone() };
+        let member = store.reserve(&incarnation, RESERVED, Vec::new(), 9).await?.expect("a number");
         let mut entry = entry(JOINED);
         (entry.name, entry.usurp) = (Some((name.into(), JOINED)), true);
         store.join(&member, &entry).await?.expect("it joins");

@@ -47,6 +47,26 @@ fn a_process_that_says_that_it_did_not_run_is_as_one_that_was_stopped() {
     assert_eq!(only(&history(&lines.replace("3000 w0.0 stalled 1000000", ""))).0, Kind::TwoHolders);
 }
 
+// It may stand still again before it has told anybody; but what it runs in between is time in which it could have.
+#[test]
+fn a_process_that_stands_still_now_and_then_has_told_within_what_it_ran() {
+    let lines = |pause: u64| {
+        let stalls: String = (0..10)
+            .map(|number| 1_000 + number * (60 + pause))
+            .map(|from| format!("{} w0.0 stalled {}000\n", from + 60, from))
+            .collect();
+        let told = 1_000 + 10 * (60 + pause);
+        format!(
+            "{TWO}{stalls}1302 w1.0 add 2 a 200 o1
+            {told} w0.0 told 1 a 100
+            {told} w0.0 delete 1 a 100 LockExpired
+            {told} w0.0 drop 1 a 100"
+        )
+    };
+    clean(&lines(20));
+    assert_eq!(only(&history(&lines(60))).0, Kind::TwoHolders);
+}
+
 #[test]
 fn a_process_that_is_killed_while_it_is_stopped_may_overlap_too() {
     clean(&format!("{TWO}1000 w0.0 stopped 1000000\n1301 w1.0 add 2 a 200 o1\n4000 w0.0 killed"));

@@ -105,8 +105,8 @@ async fn a_rolling_restart_moves_each_job_twice_at_most_and_leaves_none_without_
     for _ in 0..5 {
         workers.push(ledger.consume(cluster.worker().await.unwrap()));
     }
-    let ids = add_jobs(&master, 1_000).await;
-    until("all are held", || async { ledger.held().len() == 1_000 }).await;
+    let ids = add_jobs(&master, 10_000).await;
+    until("all are held", || async { ledger.held().len() == 10_000 }).await;
     let begin = Instant::now();
     for old in workers {
         tokio::time::timeout(PATIENCE, old.handle.drain()).await.expect("drained");
@@ -114,11 +114,11 @@ async fn a_rolling_restart_moves_each_job_twice_at_most_and_leaves_none_without_
         let new = ledger.consume(cluster.worker().await.unwrap());
         drop(new.handle);
     }
-    until("all are held", || async { ledger.held().len() == 1_000 }).await;
+    until("all are held", || async { ledger.held().len() == 10_000 }).await;
     let moves: Vec<usize> = ids.iter().map(|id| ledger.moves(id) - 1).collect();
     let most = moves.iter().max().copied().unwrap_or(0);
     println!(
-        "{} moves of 1,000 jobs in {:?}, at most {most} of one; without an owner for {:?} at most",
+        "{} moves of 10,000 jobs in {:?}, at most {most} of one; without an owner for {:?} at most",
         moves.iter().sum::<usize>(),
         begin.elapsed(),
         ledger.longest_gap(),

@@ -303,15 +303,18 @@ impl<'a> Book<'a> {
                 }
             }
             What::Error { kind, job: Some(job), .. } if kind == "ReleaseTimeout" => {
-                // Of the holds of that job the oldest that was out for so long, and of which it was not said yet.
+                // Of the holds of that job the oldest that was out for so long, and of which it was not said yet; if
+                // there is none, the newest that was almost.
                 let (entries, release) = (self.entries, self.lives[life].release);
-                let found = self.holds.iter_mut().find(|hold| {
+                let is_out = |hold: &Hold<'_>, noise: Us| {
                     let told = hold.told.into_iter().chain(hold.delete).map(|line| entries[line].at).min();
-                    let out = told.is_some_and(|told| hold.end.min(at) + NOISE >= told + release);
+                    let out = told.is_some_and(|told| hold.end.min(at) + noise >= told + release);
                     hold.life == life && hold.job == job && hold.said.is_none() && out
-                });
+                };
+                let surely = self.holds.iter().position(|hold| is_out(hold, 0));
+                let found = surely.or_else(|| self.holds.iter().rposition(|hold| is_out(hold, NOISE)));
                 if let Some(hold) = found {
-                    hold.said = Some(line);
+                    self.holds[hold].said = Some(line);
                 }
             }
             What::Close { reason, .. } => {

@@ -14,10 +14,13 @@ impl Book<'_> {
         let still = self.processes.get(who).map_or(&[][..], |process| &process.still);
         let windows = || still.iter().map(|still| (still.from, still.to)).chain(busy.iter().copied());
         let mut earliest = at.saturating_sub(NOISE);
-        // One such time may follow the other before anything is noted.
-        while let Some((from, _)) =
-            windows().find(|(from, to)| *from < earliest && earliest <= to.saturating_add(WAKE))
+        // One such time may follow the other before anything is noted; what it runs in between counts against it.
+        let mut left = WAKE;
+        while let Some((from, to)) = windows()
+            .filter(|(from, to)| *from < earliest && earliest <= to.saturating_add(left))
+            .max_by_key(|(_, to)| *to)
         {
+            left -= earliest.saturating_sub(to);
             earliest = from;
         }
         earliest
@@ -56,7 +59,7 @@ impl Book<'_> {
     }
 
     /// The earliest that the worker may have given up because of its lock.
-    fn lost(&self, life: &Life<'_>) -> Option<Us> {
+    pub(super) fn lost(&self, life: &Life<'_>) -> Option<Us> {
         if let Some(fenced) = life.fenced {
             return Some(self.earliest(life.who, &life.busy, self.at(fenced)));
         }

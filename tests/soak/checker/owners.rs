@@ -101,7 +101,7 @@ fn said(book: &Book<'_>, hold: &Hold<'_>, found: &mut Vec<Violation>) {
     // A stream that was read to its end, of a worker that had not lost its lock by then, nor its consumer.
     let (Some(end), false, None) = (life.end, is_fence(reason), life.gone) else { return };
     let passed = told + life.release;
-    let lost = life.fenced.map_or(NEVER, |line| book.at(line));
+    let lost = book.lost(life).unwrap_or(NEVER);
     if hold.end <= passed || lost <= passed + RECOVER || hold.said.is_some() || book.at(end) < passed {
         return;
     }

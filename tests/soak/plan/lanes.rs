@@ -168,6 +168,7 @@ impl Plan {
                 (2, "older"),
                 (4, "subscriptions"),
                 (1, "scripts"),
+                (2, "locks"),
                 (1, "memory"),
                 (2, "mute"),
             ]) {
@@ -197,9 +198,11 @@ impl Plan {
                     }
                     None
                 }
-                _ => {
+                once => {
                     if is_storm(at, end) {
-                        self.push(at, Act::Server(Server::FlushScripts));
+                        let locks = Server::Locks { forged: rng.chance(50) };
+                        let act = if once == "locks" { locks } else { Server::FlushScripts };
+                        self.push(at, Act::Server(act));
                     }
                     None
                 }

@@ -1,4 +1,8 @@
-//! Passwords and payloads are in no log line, no `Debug` and no error.
+//! Passwords and payloads are in no log line, no `Debug` and no error. A binary of its own: it hears the log of a whole process.
+
+#[path = "it/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the other tests use the rest")]
+mod support;
 
 use std::fmt::{Debug, Write as _};
 use std::io::Write;
@@ -7,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use assemblage::{ErrorKind, Event, Task};
 use futures::{StreamExt, TryStreamExt};
 
-use crate::support::{RedisServer, TTL, builder, next, until};
+use support::{RedisServer, TTL, builder, next, until};
 
 const PASSWORD: &str = "hunter2";
 /// In every payload. As bytes it would be `[111, 112, ...`.
@@ -46,13 +50,13 @@ impl Printed {
     }
 }
 
-// One thread has it all: a log is one thread's.
 #[tokio::test]
 async fn no_log_line_no_debug_and_no_error_has_a_password_or_a_payload() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
-    let _guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+    let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+    tracing::subscriber::set_global_default(subscriber).expect("the first");
     let mut printed = Printed::default();
 
     let mut server = RedisServer::durable();

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::TcpStream;
 
-use crate::gate::Gate;
+use super::gate::Gate;
+use crate::support::raw::encode;
 use crate::support::server::{RedisServer, Reply};
 
 pub(crate) struct Sockets;
@@ -21,8 +22,8 @@ impl Sockets {
     ) {
         let on_the_wire = push(channel, length).len();
         for _ in 0..count {
-            let mut socket = UnixStream::connect(server.socket()).await.expect("connects");
-            socket.write_all(&command(&[b"SSUBSCRIBE", channel.as_bytes()])).await.expect("sent");
+            let mut socket = connect(server).await;
+            socket.write_all(&encode(&[b"SSUBSCRIBE", channel.as_bytes()])).await.expect("sent");
             let confirmation =
                 format!("*3\r\n$10\r\nssubscribe\r\n${}\r\n{channel}\r\n:1\r\n", channel.len());
             let mut answer = vec![0; confirmation.len()];
@@ -45,14 +46,16 @@ impl Sockets {
 
 /// What publishes, over a socket of its own.
 pub(crate) struct Publisher {
-    socket: UnixStream,
+    socket: TcpStream,
     message: Vec<u8>,
 }
 
 impl Publisher {
     pub(crate) async fn new(server: &RedisServer, channel: &str, length: usize) -> Self {
-        let socket = UnixStream::connect(server.socket()).await.expect("connects");
-        Self { socket, message: command(&[b"SPUBLISH", channel.as_bytes(), &vec![b'x'; length]]) }
+        Self {
+            socket: connect(server).await,
+            message: encode(&[b"SPUBLISH", channel.as_bytes(), &vec![b'x'; length]]),
+        }
     }
 
     /// So many in one go; returns when the server has answered.
@@ -79,17 +82,13 @@ pub(crate) fn length_of(message: &Reply) -> usize {
     }
 }
 
-fn command(words: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-    for word in words {
-        bytes.extend(format!("${}\r\n", word.len()).as_bytes());
-        bytes.extend_from_slice(word);
-        bytes.extend(b"\r\n");
-    }
-    bytes
+async fn connect(server: &RedisServer) -> TcpStream {
+    let socket = TcpStream::connect(("127.0.0.1", server.port())).await.expect("connects");
+    socket.set_nodelay(true).expect("a TCP socket");
+    socket
 }
 
 /// As a message comes.
 fn push(channel: &str, length: usize) -> Vec<u8> {
-    command(&[b"smessage", channel.as_bytes(), &vec![b'x'; length]])
+    encode(&[b"smessage", channel.as_bytes(), &vec![b'x'; length]])
 }
