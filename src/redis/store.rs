@@ -129,6 +129,9 @@ impl Store {
 
     /// Runs a script that refuses to run late: what the caller has given up on is not carried out afterwards.
     /// `args` makes the arguments of the latest time, by the server's clock, in microseconds.
+    ///
+    /// Where the outcome is unknown before that time has come (the connection is lost, and a server that is slow has the
+    /// call already), the error waits for it: until then it may still be carried out.
     async fn run_in_time(
         &self,
         what: &str,
@@ -136,25 +139,31 @@ impl Store {
         keys: &[&str],
         args: impl Fn(u64) -> Vec<Bytes>,
     ) -> Result<Reply> {
-        match self.run_by(self.timeout, what, script, keys, &args).await {
+        let mut sent = Instant::now();
+        let mut answer = self.run_by(sent, self.timeout, what, script, keys, &args).await;
+        if let Err(Late::Was(_)) = answer {
             // Its clock is ahead of what we thought, and nothing was done: once more, by its clock.
-            Err(Late::Was(_)) => {}
-            Err(Late::Other(error)) => return Err(error),
-            Ok(reply) => return Ok(reply),
+            sent = Instant::now();
+            answer = self.run_by(sent, self.timeout, what, script, keys, &args).await;
         }
-        self.run_by(self.timeout, what, script, keys, &args).await.map_err(Late::into_error)
+        if let Err(Late::Other(error)) = &answer
+            && error.kind() == ErrorKind::Timeout
+        {
+            tokio::time::sleep_until((sent + self.timeout).into()).await;
+        }
+        answer.map_err(Late::into_error)
     }
 
     /// As [`run_in_time`](Self::run_in_time), but once, and with a time of its own.
     async fn run_by(
         &self,
+        sent: Instant,
         within: Duration,
         what: &str,
         script: &'static Script,
         keys: &[&str],
         args: impl Fn(u64) -> Vec<Bytes>,
     ) -> Result<Reply, Late> {
-        let sent = Instant::now();
         let not_after = self.server_time(sent).saturating_add(within.as_micros() as u64);
         let answer = script.run(self.commands.client(), self.slot, self.timeout, keys, args(not_after)).await;
         match answer {
