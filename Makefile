@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench bench-quick bench-placement lint fmt doc package
+.PHONY: help demo test model soak bench bench-quick bench-placement lint fmt doc package
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -10,6 +10,9 @@ demo: server ## a cluster that loses a worker and loses nothing, on a private se
 test: server ## all tests, against real servers that they start themselves
 	cargo test --all-targets --features tls-rustls-ring
 	cargo test --doc --features tls-rustls-ring
+
+model: ## the model of the protocol, checked to its full bounds, and broken on purpose (minutes, no server)
+	@cargo test --release --quiet --test model -- --full
 
 SECONDS ?= 60
 SEED ?= 1

@@ -5,4 +5,6 @@ pub(crate) mod feed;
 pub(crate) mod lease;
 pub(crate) mod queue;
 pub(crate) mod standby;
+#[cfg(test)]
+pub(crate) mod trail;
 pub(crate) mod view;

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::id::JobId;
 
@@ -54,11 +55,12 @@ pub enum ErrorKind {
 
 /// What went wrong. [`kind`](Self::kind) is for programs, the text for people; neither has a password or a
 /// payload in it.
+#[cfg_attr(test, derive(Clone))]
 pub struct Error {
     kind: ErrorKind,
     context: String,
     job: Option<JobId>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -67,7 +69,7 @@ impl Error {
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(source.into().into());
         self
     }
 

@@ -45,9 +45,9 @@ impl Way {
 
     fn count(self, report: &Report) -> usize {
         match self {
-            Self::OneAtATime => report.scale.of(20, 1_500, 5_000),
-            Self::InFlight => report.scale.of(100, 10_000, 20_000),
-            Self::Bulk => report.scale.of(300, 20_000, 40_000),
+            Self::OneAtATime => report.scale.of(20, 1_000, 5_000),
+            Self::InFlight => report.scale.of(100, 5_000, 20_000),
+            Self::Bulk => report.scale.of(300, 10_000, 40_000),
         }
     }
 }

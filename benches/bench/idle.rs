@@ -12,7 +12,7 @@ use crate::support::server::{Connection, RedisServer};
 
 pub(crate) fn run(report: &mut Report) {
     let workers = report.scale.of(5, 100, 100);
-    let span = Duration::from_millis(report.scale.of(200, 2_500, 5_000));
+    let span = Duration::from_millis(report.scale.of(200, 2_000, 5_000));
     let spans = report.scale.of(1, 2, 12);
     let (server, empty) = (RedisServer::start(), RedisServer::start());
     report.note_server(&server);

@@ -18,7 +18,7 @@ use crate::support::server::RedisServer;
 
 pub(crate) fn run(report: &mut Report) {
     let jobs = report.scale.of(100, 10_000, 10_000);
-    let rounds = report.scale.of(1, 5, 20);
+    let rounds = report.scale.of(1, 3, 20);
     let counts: &[usize] = report.scale.of(&[1, 3], &[1, 100], &[1, 10, 100]);
     let server = RedisServer::start();
     report.note_server(&server);

@@ -74,7 +74,7 @@ struct Measured {
 }
 
 pub(crate) fn run(report: &mut Report) {
-    let rounds = report.scale.of(5, 800, 10_000);
+    let rounds = report.scale.of(5, 600, 10_000);
     for flavour in [Flavour::OneThread, Flavour::SeveralThreads] {
         report.say(&format!("add_to_event, delete_to_event: {}", flavour.name()));
         let server = RedisServer::start();

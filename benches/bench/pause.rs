@@ -21,7 +21,7 @@ const FENCED_WRITE: &str = "local seen = tonumber(redis.call('HGET', KEYS[1], 'e
     redis.call('HSET', KEYS[1], 'epoch', ARGV[1]) return 1";
 
 pub(crate) fn run(report: &mut Report) {
-    let rounds = report.scale.of(1, 5, 100);
+    let rounds = report.scale.of(1, 3, 100);
     let ttl = Duration::from_millis(report.scale.of(1_000, 500, 500));
     report.say(&format!("pause: {rounds} rounds of {ttl:?}"));
     let server = RedisServer::start();

@@ -111,12 +111,12 @@ async fn time(report: &mut Report, server: &RedisServer, master: &Master) {
             std::thread::sleep(std::time::Duration::from_micros(300));
         }
         clear(master, &[]).await;
-        costs.note(log.calls(), &[("delete", 1.0), ("release", 1.0), ("beat", 1.0)]);
+        costs.note(log.calls(), &[("delete", 1.0), ("release", 1.0), ("beat", 1.0), ("survey", 1.0)]);
     }
     report.say("server_cost: batches, and takeovers");
     let mut moved = Samples::default();
     let mut added = Samples::default();
-    for _ in 0..report.scale.of(1, 3, 10) {
+    for _ in 0..report.scale.of(1, 2, 10) {
         let jobs = master.add_many(&vec![floor::PAYLOAD; bulk]).await.expect("added");
         added.record(log.calls()["add"].iter().sum::<f64>() / bulk as f64);
         // All of these die, and their jobs go to those that have come.
@@ -150,9 +150,7 @@ async fn time(report: &mut Report, server: &RedisServer, master: &Master) {
     ] {
         report.push(Row::cost("server_cost", case, "us", &costs.of(name)).against(floor, &bare, goal));
     }
-    report.push(
-        Row::cost("server_cost", "add, of a batch of 200", "us a job", &added).against(floor, &bare, None),
-    );
+    report.push(Row::cost("server_cost", "add, of a batch", "us a job", &added).against(floor, &bare, None));
     report.push(
         Row::cost("server_cost", "moved job, of a reap", "us a job", &moved).against(floor, &bare, None),
     );

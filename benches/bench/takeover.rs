@@ -49,7 +49,7 @@ pub(crate) fn run(report: &mut Report) {
     let foreign = report.scale.of(100, 20_000, 200_000);
     let counts: &[usize] = report.scale.of(&[20], &[1, 10_000], &[1, 1_000, 10_000]);
     for jobs in counts.iter().copied() {
-        let rounds = report.scale.of(1, if jobs == 1 { 8 } else { 3 }, if jobs == 1 { 100 } else { 20 });
+        let rounds = report.scale.of(1, if jobs == 1 { 4 } else { 3 }, if jobs == 1 { 100 } else { 20 });
         // A shared machine may stall for some of it, and who is fenced then is not measured.
         let ttl = Duration::from_millis(if jobs < 1_000 { 500 } else { 1_500 });
         let all = [(true, 0), (false, 0), (true, foreign), (false, foreign)];

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use super::server::{Connection, RedisServer, Reply};
 
+/// What its workers show beside their numbers.
+const TOKEN: &str = "token";
+
 struct Script {
     sha: String,
     /// From its header.
@@ -88,17 +91,18 @@ impl Participant {
     /// A worker that has joined for so long; its number.
     pub(crate) fn join(&mut self, ttl_ms: u64) -> u64 {
         let (incarnation, ttl) = (self.incarnation.clone(), ttl_ms.to_string());
-        let reserved = self.run("reserve", 0, &[&incarnation, "60000", "\u{0}", "1000000"]);
+        let reserved = self.run("reserve", 0, &[&incarnation, "60000", "\u{0}", "1000000", TOKEN]);
         let worker = reserved[1].int().unsigned_abs();
         let (number, inbox) = (worker.to_string(), self.key("inbox:"));
-        let joined = self.run("join", worker, &[&incarnation, &number, &ttl, "1 0 0", &inbox, "", "0", "0"]);
+        let joined =
+            self.run("join", worker, &[&incarnation, &number, &ttl, "1 0 0", &inbox, "", "0", "0", TOKEN]);
         assert_eq!(joined[0].int(), 1, "it joins: {joined:?}");
         worker
     }
 
     pub(crate) fn beat(&mut self, worker: u64, ttl_ms: u64) {
         let (incarnation, number, ttl) = (self.incarnation.clone(), worker.to_string(), ttl_ms.to_string());
-        let beat = self.run("beat", worker, &[&incarnation, &number, &ttl, "0", "1 0 0", "0"]);
+        let beat = self.run("beat", worker, &[&incarnation, &number, &ttl, "0", "1 0 0", "0", TOKEN]);
         assert_eq!(beat[0].int(), 1, "it is accepted: {beat:?}");
     }
 

@@ -14,10 +14,13 @@
 //! Calling order: [`poll`](Lease::poll) whenever its `Wait` is over and after each `handle_*`; each `Beat` is
 //! followed by at most one `handle_accepted` or `handle_failed`. `now` does not go back.
 
+#[cfg(test)]
+mod walk;
+
 use std::time::{Duration, Instant};
 
 /// When the worker's next heartbeat is due, and from when on its lock is not to be relied on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Lease {
     /// For how long after the sending of an accepted heartbeat the lock may be relied on: TTL - margin.
     lifetime: Duration,

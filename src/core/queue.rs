@@ -7,6 +7,9 @@
 //! Add, Replace -- update --> the same, and the Add has the new payload or epoch
 //! ```
 
+#[cfg(test)]
+mod walk;
+
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
@@ -46,7 +49,7 @@ pub(crate) struct Ending {
 }
 
 /// One job's pending change.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Change {
     Add(Handover),
     Update(Handover),
@@ -56,6 +59,7 @@ enum Change {
 }
 
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Queue {
     changes: HashMap<JobId, (u64, Change)>,
     /// Jobs by when they first had a change, each with its change's number; one whose number is another's is stale.
@@ -68,7 +72,7 @@ pub(crate) struct Queue {
     close: Close,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 enum Close {
     #[default]
     Open,

@@ -22,6 +22,8 @@ mod model_test;
 mod rules_test;
 mod slot;
 mod snapshot;
+#[cfg(test)]
+mod walk;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -29,7 +31,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::slot::{Slot, Stage, Successor, Then};
-use self::snapshot::{Next, Sync, WaitingRoom};
+use self::snapshot::{Coverage, Next, Sync, WaitingRoom};
 use super::queue::{Delivery, Ending, Handover, Queue};
 use crate::error::{Error, ErrorKind};
 use crate::id::{Epoch, JobId, Revision};
@@ -52,6 +54,7 @@ pub(crate) enum Command {
 
 /// One worker's view of its assignments.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct View {
     release_timeout: Duration,
     audit_grace: Duration,
@@ -71,12 +74,21 @@ pub(crate) struct View {
     last: Revision,
     /// An assignment's epoch is max(grant, lifted).
     lifted: Revision,
+    /// What the last snapshot told of that frames will tell of again: those between its first page and its last.
+    coverage: Option<Coverage>,
     sync: Option<Sync>,
     waiting: WaitingRoom,
     next_request: u64,
     /// A heartbeat told of a frame that has not come; it is lost if it has not come by then.
     audit: Option<(Revision, Instant)>,
+    /// A heartbeat did not tell of this frame although it was taken in; if one after this still does not, the server has not
+    /// sent it, or has forgotten it.
+    ahead: Option<(Revision, Instant)>,
 }
+
+/// No two servers' clocks differ by this much (an hour, in microseconds): a revision that is so far ahead of the server's own
+/// was forged.
+const FAR_AHEAD: u64 = 3_600_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -106,10 +118,12 @@ impl View {
             horizon: Revision::default(),
             last: Revision::default(),
             lifted: Revision::default(),
+            coverage: None,
             sync: None,
             waiting: WaitingRoom::default(),
             next_request: 0,
             audit: None,
+            ahead: None,
         }
     }
 
@@ -130,8 +144,7 @@ impl View {
         } else if frame.revision <= self.revision {
             // A duplicate; or of a history that the server has forgotten in a failover, even where it fits.
         } else if frame.previous == self.last {
-            self.advance(frame.revision);
-            self.apply(now, frame);
+            self.take_in(now, frame);
         } else {
             self.handle_gap();
         }
@@ -178,6 +191,13 @@ impl View {
             self.start_sync(Revision::default());
         } else if inbox > self.last {
             self.audit.get_or_insert((inbox, now + self.audit_grace));
+        } else if self.ahead.is_some_and(|(last, sure)| inbox < last && sure <= now) {
+            self.handle_gap();
+        } else if inbox < self.last {
+            // Mostly it was sent while the answer was on its way.
+            self.ahead.get_or_insert((self.last, now + self.audit_grace));
+        } else {
+            self.ahead = None;
         }
     }
 
@@ -249,8 +269,11 @@ impl View {
             return;
         }
         self.phase = Phase::Draining;
-        let jobs: Vec<JobId> = self.slots.keys().cloned().collect();
-        for job in jobs {
+        // In the order in which they were assigned, not in that of a hash.
+        let mut jobs: Vec<(Revision, JobId)> =
+            self.slots.iter().map(|(job, slot)| (slot.grant, job.clone())).collect();
+        jobs.sort_unstable();
+        for (_, job) in jobs {
             // What waits for its handles is handed back once they are gone, see `grant`.
             self.end(now, &job, reason);
         }
@@ -280,7 +303,9 @@ impl View {
             CloseReason::LockExpired => DeleteReason::LockExpired,
             CloseReason::ClusterReset => DeleteReason::ClusterReset,
         };
-        for (job, slot) in std::mem::take(&mut self.slots) {
+        let mut slots: Vec<(JobId, Slot)> = std::mem::take(&mut self.slots).into_iter().collect();
+        slots.sort_unstable_by(|(a, one), (b, other)| (one.grant, a).cmp(&(other.grant, b)));
+        for (job, slot) in slots {
             match slot.stage {
                 Stage::Waiting => self.queue.cancel_add(&job),
                 Stage::Active => {
@@ -361,7 +386,7 @@ impl View {
         }
         let request = self.next_request;
         self.next_request += 1;
-        self.audit = None;
+        (self.audit, self.ahead) = (None, None);
         self.sync = Some(Sync::new(request, since));
         self.wanted = Some(Command::Sync { request, since, cursor: None });
         // They were sent before the request is: the answer has them, or they are no more of the server's history, and

@@ -164,7 +164,7 @@ impl Store {
         keys: &[&str],
         args: impl Fn(u64) -> Vec<Bytes>,
     ) -> Result<Reply, Late> {
-        let not_after = self.server_time(sent) + within.as_micros() as u64;
+        let not_after = self.server_time(sent).saturating_add(within.as_micros() as u64);
         let answer = script.run(self.commands.client(), self.slot, self.timeout, keys, args(not_after)).await;
         match answer {
             Err(error) if code(&error) == "LATE" => {

@@ -3,6 +3,7 @@
 mod bench;
 mod capacity;
 mod headers;
+mod hostile;
 mod inquiry;
 mod jobs;
 mod members;

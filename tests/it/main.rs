@@ -6,6 +6,7 @@ mod checker;
 mod cluster_mode;
 mod faults;
 mod fences;
+mod hostile;
 mod house;
 mod leaks;
 mod old_interface;

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::View;
 use super::slot::{Stage, Then};
+use super::{FAR_AHEAD, View};
 use crate::core::queue::Handover;
 use crate::id::{Epoch, JobId, Revision};
-use crate::message::{Body, DeleteReason, Row, RowState};
+use crate::message::{Body, DeleteReason, Frame, Row, RowState};
 
 impl View {
     /// The whole snapshot is there: make the slots what it says, then take in the frames that waited.
@@ -21,9 +21,10 @@ impl View {
         // let go of since.
         let known = if lifted { self.revision.max(self.horizon) } else { self.revision };
 
-        let slots: Vec<(JobId, Revision)> =
-            self.slots.iter().map(|(job, slot)| (job.clone(), slot.newest())).collect();
-        for (job, grant) in slots {
+        let mut slots: Vec<(Revision, JobId)> =
+            self.slots.iter().map(|(job, slot)| (slot.newest(), job.clone())).collect();
+        slots.sort_unstable();
+        for (grant, job) in slots {
             match rows.remove(&job) {
                 Some(row) if row.grant == grant => self.keep(now, row, lifted),
                 // Another assignment of it is ours now, or says so what the server forgot in a failover.
@@ -42,8 +43,11 @@ impl View {
         }
 
         self.last = first.inbox;
-        self.revision = self.revision.max(first.revision);
+        let truth = first.revision.max(self.horizon);
+        let is_forged = self.revision.get() > truth.get().saturating_add(FAR_AHEAD);
+        self.revision = if is_forged { truth } else { self.revision.max(first.revision) };
         self.horizon = self.horizon.max(coverage.newest());
+        self.coverage = Some(coverage);
         while let Some(frame) = self.waiting.pop() {
             if frame.revision <= self.revision {
                 continue; // in the snapshot, or a duplicate, or forgotten by the server in a failover
@@ -51,17 +55,25 @@ impl View {
             if frame.previous != self.last {
                 return self.handle_gap();
             }
-            self.advance(frame.revision);
-            let grant = match &frame.body {
-                Body::Delete { grant, .. } | Body::Update { grant, .. } => *grant,
-                Body::Add { .. } | Body::Fenced | Body::Attend => frame.revision,
-            };
-            if frame.revision > coverage.read_at(grant) {
-                self.apply(now, frame);
-            }
+            self.take_in(now, frame);
         }
         if self.waiting.has_overflown() {
             self.handle_gap();
+        }
+    }
+
+    /// The next frame of the chain. It counts unless the page that is about its grant has it already (rule 2).
+    pub(super) fn take_in(&mut self, now: Instant, frame: Frame) {
+        self.advance(frame.revision);
+        let grant = match &frame.body {
+            Body::Delete { grant, .. } | Body::Update { grant, .. } => *grant,
+            Body::Add { .. } | Body::Fenced | Body::Attend => frame.revision,
+        };
+        if self.coverage.as_ref().is_none_or(|pages| frame.revision > pages.read_at(grant)) {
+            self.apply(now, frame);
+        }
+        if self.revision >= self.horizon {
+            self.coverage = None; // all that is to come is later than every page
         }
     }
 

@@ -546,3 +546,25 @@ proptest! {
         prop_assert!(world.consumer.handles.is_empty(), "no handle is left that may not be dropped");
     }
 }
+
+// Guards: one owner; rule 2. A later page had the job's end already, and its release was answered before the frames came that
+// the first page did not have.
+#[test]
+fn what_a_later_page_had_does_not_begin_again_by_a_late_frame() {
+    let mut world = World::new(0, 0, 1);
+    let before = [
+        Op::Assign(1),
+        Op::Deliver,
+        Op::Assign(2),
+        Op::ReadPage(0),
+        Op::Delete(1),
+        Op::Assign(0),
+        Op::Delete(0),
+    ];
+    let after = [Op::Sync, Op::Release(0, false), Op::Deliver, Op::Deliver, Op::TakeAnswer(0), Op::Deliver];
+    for op in before.into_iter().chain(after) {
+        world.run(op);
+    }
+    world.heal();
+    world.check_healed();
+}

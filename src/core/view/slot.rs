@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::id::{Epoch, Revision};
 
 /// A job that the worker has to do with, by one assignment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub(super) grant: Revision,
     pub(super) epoch: Epoch,
@@ -15,7 +15,7 @@ pub(super) struct Slot {
     pub(super) stage: Stage,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Stage {
     /// Its `Add` waits for the consumer.
     Waiting,
@@ -28,7 +28,7 @@ pub(super) enum Stage {
 }
 
 /// What follows when the handles to an assignment are gone (rule 7).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Then {
     /// The server is told.
     Release,
@@ -40,7 +40,7 @@ pub(super) enum Then {
 }
 
 /// An assignment that waits for the one before it to be let go of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Successor {
     pub(super) grant: Revision,
     pub(super) born: Revision,

@@ -1,5 +1,8 @@
 //! A sync that is out: its pages, and the frames that wait for its end.
 
+#[cfg(test)]
+mod walk;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::id::{JobId, Revision};
@@ -13,7 +16,7 @@ pub(super) const MOST_WAITING_BYTES: usize = 64 << 20;
 
 /// A request under way. Only the newest request's pages count: an overtaken one would bring back what was
 /// released since (rule 1).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sync {
     pub(super) request: u64,
     /// Payloads were asked for only of grants after this.
@@ -104,7 +107,7 @@ impl Sync {
 }
 
 /// Which page covers which grants.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Coverage(Vec<Bound>);
 
 impl Coverage {
@@ -122,7 +125,7 @@ impl Coverage {
 }
 
 /// Frames that came while a sync was out. One room a sync.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct WaitingRoom {
     frames: VecDeque<Frame>,
     bytes: usize,

@@ -50,9 +50,9 @@ local reply = { (#ARGV - 3) / 2 }
 for i = 4, #ARGV, 2 do
   local job, payload = ARGV[i], ARGV[i + 1]
   local state, holder, grant, born = owner_of(job)
-  local code = 0
+  local code, rev = 0, nil
   if not state then
-    local rev = tick()
+    rev = tick()
     born = int(rev)
     redis.call('HSET', K.jobs, job, payload)
     note(JOB_ADDED, job, nil, rev)
@@ -67,7 +67,7 @@ for i = 4, #ARGV, 2 do
       code = 2
     end
   elseif state == 'r' and born == '0' then
-    local rev = tick()
+    rev = tick()
     born = int(rev)
     redis.call('HSET', K.jobs, job, payload)
     note(JOB_ADDED, job, nil, rev)
@@ -76,8 +76,8 @@ for i = 4, #ARGV, 2 do
   elseif state == '?' then
     code = 4
   end
-  reply[#reply + 1], reply[#reply + 2] = code, tonumber(born or 0)
+  reply[#reply + 1], reply[#reply + 2] = code, rev or tonumber(born or 0)
 end
 
-commit()
+settle()
 return reply

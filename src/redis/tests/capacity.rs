@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::bench::{Bench, JOINED, RESERVED, TERMS, entry, id, kind, lock, reaped};
 use crate::ErrorKind;
+use crate::id::WorkerId;
 use crate::message::{Order, Terms};
 use crate::redis::store::{AddCode, Ended, Entry, Lock, Refusal};
 
@@ -343,4 +344,40 @@ async fn terms_that_are_none_break_nothing_half_way() {
         assert_eq!(held.len(), 3, "{text:?}");
         assert_eq!(bench.command(&["ZSCORE", "@load", &healthy.worker.to_string()]).int(), 3, "{text:?}");
     }
+}
+
+// A script counts what it gives out by itself, and reads the loads only now and then: that is to make no difference.
+#[tokio::test]
+async fn a_batch_goes_where_its_jobs_would_go_one_by_one() {
+    let (mut at_once, mut one_by_one) = (Bench::new().await, Bench::new().await);
+    let jobs: Vec<_> = (0..120).map(|at| (id(&format!("{at:03}")), Bytes::new())).collect();
+    for bench in [&at_once, &one_by_one] {
+        // More than are looked at in one go, and some that become full or are loaded before the batch.
+        for at in 0..40 {
+            bench
+                .joined_on(Terms { weight: at % 3 + 1, capacity: (at % 5 == 0).then_some(2), ..TERMS })
+                .await;
+        }
+        bench.add_all(&jobs[..20]).await.unwrap();
+    }
+    let holders =
+        |bench: &mut Bench| jobs.iter().map(|(job, _)| bench.holder(job.as_str())).collect::<Vec<_>>();
+
+    at_once.add_all(&jobs[20..]).await.unwrap();
+    for job in &jobs[20..] {
+        one_by_one.add_all(std::slice::from_ref(job)).await.unwrap();
+    }
+    assert_eq!(holders(&mut at_once), holders(&mut one_by_one));
+
+    for worker in (1..=30).map(WorkerId) {
+        at_once.end_lock(worker);
+        one_by_one.end_lock(worker);
+        at_once.reap_batch(worker, 50, 0).await;
+        while one_by_one.command(&["ZSCORE", "@deadlines", &worker.to_string()]).text() != "" {
+            one_by_one.reap_batch(worker, 1, 0).await;
+        }
+        assert_eq!(holders(&mut at_once), holders(&mut one_by_one), "after the end of worker {worker}");
+    }
+    let loads = |bench: &mut Bench| bench.command(&["ZRANGE", "@load", "0", "-1", "WITHSCORES"]);
+    assert_eq!(loads(&mut at_once), loads(&mut one_by_one));
 }

@@ -327,3 +327,40 @@ fn an_audit_that_tells_of_a_frame_that_does_not_come_subscribes_again_and_syncs_
     bench.pass(AUDIT_GRACE);
     assert!(bench.commands().is_empty());
 }
+
+// Guards: one owner, nothing lost. A forged frame that fits the chain is taken in; the server does not know of it, which two
+// heartbeats tell, and its word counts.
+#[test]
+fn a_forged_frame_that_fits_is_found_out_by_the_second_heartbeat() {
+    for forged in [12, u64::MAX] {
+        let mut bench = Bench::holding();
+        bench.frame(delete(11, 12, "a", 11));
+        bench.frame(add(12, forged.max(13), "b"));
+        assert_eq!(bench.poll(), ["-a 11".into(), format!("+b {}", forged.max(13))]);
+        for _ in 0..3 {
+            // Answers that were on their way when the frames came.
+            bench.view.handle_audit(bench.now, Revision(11), Revision(0));
+            assert_eq!(bench.sync(), None);
+        }
+        bench.pass(AUDIT_GRACE);
+        bench.view.handle_audit(bench.now, Revision(11), Revision(0));
+        bench.answer(page(20, 11, [known("a", 11)]));
+        assert_eq!(bench.poll(), [format!("-b {}", forged.max(13))]);
+        // What is true gets through again.
+        bench.frame(add(11, 21, "c"));
+        assert_eq!(bench.poll(), ["+c 21"]);
+    }
+}
+
+// Guards: bounded work. What an answer does not know of yet costs nothing.
+#[test]
+fn a_heartbeat_that_is_behind_costs_no_sync_if_the_next_one_knows() {
+    let mut bench = Bench::holding();
+    bench.view.handle_audit(bench.now, Revision(10), Revision(0));
+    bench.pass(AUDIT_GRACE);
+    bench.view.handle_audit(bench.now, Revision(11), Revision(0));
+    bench.frame(add(11, 12, "b"));
+    bench.view.handle_audit(bench.now, Revision(11), Revision(0));
+    bench.view.handle_audit(bench.now, Revision(12), Revision(0));
+    assert_eq!(bench.sync(), None);
+}

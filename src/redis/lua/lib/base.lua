@@ -10,9 +10,15 @@ local SPAN = 67108864 -- 2^26
 -- What a worker without room has on top of its load in {p}:load, so that it comes after all that have some.
 local FULL = 4294967296 -- 2^32
 
--- Numbers go to the server as text without exponent or fraction: tostring() turns to 1e+15 at 1e14.
+-- Numbers go to the server as text without exponent or fraction: tostring() turns to 1e+15 at 1e14. Making that text
+-- costs as much as a call of a command, so the last one is kept: a revision is written to several places. Numbers
+-- that are always the same are written as text to begin with.
+local last_int, last_text
 local function int(n)
-  return string.format('%.0f', n)
+  if n ~= last_int then
+    last_int, last_text = n, string.format('%.0f', n)
+  end
+  return last_text
 end
 
 -- A whole number as it is stored, where anybody may have written: what is none counts as 0.

@@ -15,7 +15,7 @@ local batch = {}
 local function is_watched()
   if watched == nil then
     watched = false
-    if redis.call('TYPE', K.watch).ok == 'hash' then
+    if redis.call('EXISTS', K.watch) == 1 and redis.call('TYPE', K.watch).ok == 'hash' then
       local watch = redis.call('HMGET', K.watch, 'until', 'last', 'length')
       local ends, last, length = number_of(watch[1]), number_of(watch[2]), number_of(watch[3])
       watched = ends > now_ms and { ends = ends, last = last, length = length }

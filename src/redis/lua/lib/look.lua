@@ -2,13 +2,13 @@
 
 -- Whether a job that waits could be given to somebody.
 local function has_room()
-  local first = redis.call('ZRANGE', K.load, 0, 0, 'WITHSCORES')
+  local first = redis.call('ZRANGE', K.load, '0', '0', 'WITHSCORES')
   return first[2] ~= nil and tonumber(first[2]) < FULL
 end
 
 -- When another lock ends: the earliest worker but `me`, and in how many ms; 0, 0 where there is none.
 local function earliest_but(me)
-  local row = redis.call('ZRANGE', K.deadlines, 0, 1, 'WITHSCORES')
+  local row = redis.call('ZRANGE', K.deadlines, '0', '1', 'WITHSCORES')
   for i = 1, #row, 2 do
     local other = tonumber(row[i])
     if other and row[i] ~= me then

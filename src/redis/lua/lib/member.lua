@@ -26,7 +26,7 @@ local function admit(worker, text)
   local terms = terms_of(worker)
   local low, high = range_of(worker)
   if terms then
-    set_held(worker, terms, redis.call('ZCOUNT', K.assigned, low, high))
+    redis.call('ZADD', K.load, load_with(terms, redis.call('ZCOUNT', K.assigned, low, high)), worker)
   end
   note_change()
 end

@@ -52,7 +52,7 @@ local function heir_of(worker)
     heirs[worker] = heir
   end
   if heir and heir ~= worker then
-    local load, terms = tonumber(redis.call('ZSCORE', K.load, heir) or FULL), terms_of(heir)
+    local load, terms = load_of(heir) or FULL, terms_of(heir)
     if load < FULL and terms then
       return heir, load, terms
     end
@@ -86,7 +86,6 @@ end
 -- Takes a job from its worker: gone if it was deleted, else on to the next one.
 -- The caller has seen that (worker, grant) is the record's. Whoever waits for the release is told.
 local function let_go(job, state, worker, grant, born, changed)
-  redis.call('ZREM', K.assigned, job)
   note(JOB_RELEASED, job, worker)
   if state == 'm' then
     set_moving(worker, moving_of(worker) - 1)
@@ -96,20 +95,22 @@ local function let_go(job, state, worker, grant, born, changed)
   end
   if born == '0' then
     redis.call('HDEL', K.owner, job)
-  else
-    pass_on(job, born, changed, worker)
+    redis.call('ZREM', K.assigned, job)
+  elseif not pass_on(job, born, changed, worker) then
+    redis.call('ZREM', K.assigned, job)
   end
   -- Only now: of two that hold equally much after it, the job is not to go back to the one that gave it up.
   local terms = terms_of(worker)
-  local load = terms and redis.call('ZSCORE', K.load, worker)
+  local load = terms and load_of(worker)
   if load then
-    set_held(worker, terms, held_by(terms, tonumber(load)) - 1)
+    count_job(worker, load, terms, -1)
   end
 end
 
 -- Gives out waiting jobs, the oldest first, as long as somebody has room. Returns how many.
 local function fill(limit)
   local placed = 0
+  write_loads()
   if not has_room() then
     return placed
   end

@@ -22,12 +22,9 @@ local function held_by(terms, load)
   return math.floor((load >= FULL and load - FULL or load) * terms.weight + 0.5)
 end
 
-local function set_held(worker, terms, held)
+local function load_with(terms, held)
   local load = held / terms.weight
-  if terms.capacity > 0 and held >= terms.capacity then
-    load = load + FULL
-  end
-  redis.call('ZADD', K.load, load, worker)
+  return terms.capacity > 0 and held >= terms.capacity and load + FULL or load
 end
 
 -- How many of its jobs are to move.
