@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test model soak bench bench-quick bench-placement lint fmt doc package
+.PHONY: help demo test model soak load bench bench-quick bench-placement lint fmt doc package
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -18,6 +18,11 @@ SECONDS ?= 60
 SEED ?= 1
 soak: server ## real processes, random faults, and a checker of what was seen; another one: make soak SECONDS=600 SEED=2
 	@cargo test --quiet --test soak -- --seconds $(SECONDS) --seed $(SEED)
+
+WORKERS ?= 1000
+JOBS ?= 100000
+load: server ## a thousand workers and a hundred thousand jobs on one server, which come and go: make load SECONDS=60
+	@cargo test --quiet --release --test load -- --seconds $(SECONDS) --workers $(WORKERS) --jobs $(JOBS)
 
 BENCHED = $(or $(CARGO_TARGET_DIR),target)/bench/summary.json
 

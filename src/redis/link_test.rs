@@ -85,6 +85,14 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Lets a lock of ours end, which is announced when the server looks at it.
+async fn end_lock(mut command: impl FnMut(&[&str])) {
+    let key = keys().lock(ME);
+    command(&["SET", &key, "x", "PX", "1"]);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    command(&["EXISTS", &key]);
+}
+
 /// The connections that the server has, but for the one that asks.
 fn clients(server: &RedisServer) -> Vec<String> {
     let list = server.command(&["CLIENT", "LIST"]).text();
@@ -214,11 +222,9 @@ async fn the_database_that_is_asked_for_is_used() {
 
     preflight(&connection, &keys(), true, TIMEOUT).await.expect("a good server");
     let mut subscriber = attached(&connection).await;
-    server.command(&["CONFIG", "SET", "notify-keyspace-events", "Kgxe"]);
     let mut plain = server.connect();
     plain.command(&["SELECT", "3"]);
-    plain.command(&["SET", &keys().lock(ME), "x"]);
-    plain.command(&["DEL", &keys().lock(ME)]);
+    end_lock(|words| drop(plain.command(words))).await;
     assert!(matches!(next(&mut subscriber).await, Signal::LockEnded(ME)));
 }
 
@@ -406,9 +412,10 @@ async fn the_end_of_a_lock_is_heard_and_nothing_else_is() {
     let connection = connect(&server.url()).await;
     preflight(&connection, &keys(), true, TIMEOUT).await.expect("a good server");
     let mut subscriber = attached(&connection).await;
+    // More than we ask for, by somebody else.
+    server.command(&["CONFIG", "SET", "notify-keyspace-events", "Kgxe"]);
     let keys = keys();
     let lock = |number| keys.lock(WorkerId(number));
-    server.command(&["CONFIG", "SET", "notify-keyspace-events", "Kgxe"]);
 
     // Not the end of a lock of ours, or no lock.
     server.command(&["SET", &lock(1), "x", "PX", "60000"]);
@@ -496,7 +503,7 @@ async fn notifications_are_turned_on_beside_what_is_set() {
     let server = RedisServer::start();
     let connection = connect(&server.url()).await;
     let flags = || server.command(&["CONFIG", "GET", "notify-keyspace-events"]).list()[1].text();
-    for set in ["KEA", "", "Ex", "Elg$", "Kxe", "A", "AE"] {
+    for set in ["KEA", "", "Ex", "Elg$", "Kgxe", "Kxe", "A", "AE"] {
         server.command(&["CONFIG", "SET", "notify-keyspace-events", set]);
         let before = flags();
         let off = preflight(&connection, &keys(), false, TIMEOUT).await.expect("a good server");
@@ -529,7 +536,7 @@ async fn notifications_are_turned_on_beside_what_is_set() {
 /// Promise: where CONFIG is not there (as managed servers have it), a trial tells whether events come.
 #[tokio::test]
 async fn without_config_a_trial_tells_whether_events_come() {
-    for (flags, proven) in [("Kxe", true), ("Kx", true), ("", false), ("Ex", false)] {
+    for (flags, proven) in [("Kgxe", true), ("Kx", true), ("", false), ("Ex", false)] {
         let server = RedisServer::with(&[
             "--notify-keyspace-events",
             flags,
@@ -546,7 +553,7 @@ async fn without_config_a_trial_tells_whether_events_come() {
         assert_eq!(report.warnings.len(), if proven { 1 } else { 2 }, "{report}");
         assert!(report.to_string().contains("volatile-lru"), "{report}");
     }
-    let server = RedisServer::with(&["--notify-keyspace-events", "Kxe"]);
+    let server = RedisServer::with(&["--notify-keyspace-events", "Kgxe"]);
     for (rights, proven) in
         [(&["~*", "&*", ADMIN, "-config"][..], true), (&["~*", ADMIN, "-config", "resetchannels"], false)]
     {
@@ -620,14 +627,9 @@ async fn in_a_cluster_the_subscription_is_where_the_keys_are_and_follows_them() 
         let flags = node.command(&["CONFIG", "GET", "notify-keyspace-events"]).list()[1].text();
         assert!("Kxe".chars().all(|flag| flags.contains(flag)), "each node announces: {flags:?}");
     }
-    // A DEL by hand is told of where somebody else has asked for it.
-    for node in &nodes {
-        node.command(&["CONFIG", "SET", "notify-keyspace-events", "Kgxe"]);
-    }
     let mut subscriber = attached(&connection).await;
     hears(&mut subscriber, owner, "here").await;
-    owner.command(&["SET", &keys().lock(ME), "x"]);
-    owner.command(&["DEL", &keys().lock(ME)]);
+    end_lock(|words| drop(owner.command(words))).await;
     assert!(matches!(next(&mut subscriber).await, Signal::LockEnded(ME)));
 
     // The slot, which is empty, goes to the other node. No event tells of it.
@@ -637,8 +639,7 @@ async fn in_a_cluster_the_subscription_is_where_the_keys_are_and_follows_them() 
     }
     subscriber.attach().await.expect("it attaches again");
     hears(&mut subscriber, other, "there").await;
-    other.command(&["SET", &keys().lock(ME), "x"]);
-    other.command(&["DEL", &keys().lock(ME)]);
+    end_lock(|words| drop(other.command(words))).await;
     wait_for(&mut subscriber, |signal| matches!(signal, Signal::LockEnded(ME)).then_some(())).await;
 
     // A client of one node alone works while that node has the keys, and is warned.

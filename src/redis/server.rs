@@ -281,8 +281,9 @@ impl Facts {
     }
 }
 
-/// `notify-keyspace-events` flags: K for events by key, x and e for expired and evicted keys. Not g: it would tell of a
-/// lock that is deleted by hand, which ends no lease, and of each heartbeat, which extends a lock, to every participant.
+/// `notify-keyspace-events` flags: K for events by key, x and e for expired and evicted keys. Not g, for deleted ones: with it
+/// each heartbeat, which sets an expiry, is announced to every participant. A thousand of them are milliseconds of the
+/// server's time, for each heartbeat.
 const FLAGS: &str = "Kxe";
 
 /// Which flags are missing: `A` stands for x, e and others.

@@ -139,13 +139,15 @@ impl Store {
         keys: &[&str],
         args: impl Fn(u64) -> Vec<Bytes>,
     ) -> Result<Reply> {
-        let mut sent = Instant::now();
-        let mut answer = self.run_by(sent, self.timeout, what, script, keys, &args).await;
-        if let Err(Late::Was(_)) = answer {
-            // Its clock is ahead of what we thought, and nothing was done: once more, by its clock.
-            sent = Instant::now();
-            answer = self.run_by(sent, self.timeout, what, script, keys, &args).await;
-        }
+        // Where the server's clock is ahead of what we thought, nothing was done: once more, by its clock.
+        let mut is_first = true;
+        let (sent, answer) = loop {
+            let sent = Instant::now();
+            let answer = self.run_by(sent, self.timeout, what, script, keys, &args).await;
+            if !std::mem::take(&mut is_first) || !matches!(answer, Err(Late::Was(_))) {
+                break (sent, answer);
+            }
+        };
         if let Err(Late::Other(error)) = &answer
             && error.kind() == ErrorKind::Timeout
         {
