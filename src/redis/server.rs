@@ -138,7 +138,7 @@ pub(crate) async fn notifications(
     let client = connection.commands.client();
     let ask = Ask::new(client, keys, timeout);
     let Some(flags) = ask.config("notify-keyspace-events").await else {
-        return match probe(connection, keys, &ask, timeout).await {
+        return match Box::pin(probe(connection, keys, &ask, timeout)).await {
             Ok(true) => Ok(Notifications::Proven),
             Err(error) if error.kind() != ErrorKind::Denied => Err(error),
             Err(error) => Ok(Notifications::Off { reason: format!("they could not be tried: {error}") }),
