@@ -635,9 +635,7 @@ impl ClusterBuilder {
         let settings = self.settings;
         let keys = Arc::new(Keys::new(&settings.prefix, &settings.id));
         let timeout = settings.command_timeout;
-        // Boxed, as it is large, and a part of every future that connects.
-        let preflight = Box::pin(server::preflight(&connection, &keys, settings.configure_server, timeout));
-        let report = preflight.await?;
+        let report = server::preflight(&connection, &keys, settings.configure_server, timeout).await?;
         let store = Arc::new(Store::new(connection.commands.clone(), keys.clone(), timeout));
         store.open(&report.run_id).await?;
         tracing::info!(cluster = settings.id, server = %report, "connected");
