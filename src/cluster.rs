@@ -86,7 +86,8 @@ impl Cluster {
     /// # Errors
     ///
     /// Those of the connection: [`ErrorKind::Connection`], [`ErrorKind::Timeout`], [`ErrorKind::Denied`];
-    /// [`ErrorKind::Closed`] if joining took longer than the lock's time to live.
+    /// [`ErrorKind::Closed`] if joining took longer than the lock's time to live; [`ErrorKind::LimitReached`] if the cluster has
+    /// [`max_workers`](ClusterBuilder::max_workers).
     ///
     /// # Cancel safety
     ///
@@ -100,8 +101,7 @@ impl Cluster {
     /// # Errors
     ///
     /// As [`worker`](Self::worker); [`ErrorKind::InvalidSetting`] for an option that is refused; [`ErrorKind::NameTaken`]
-    /// if a living worker has the name and [`NameConflict::Refuse`](crate::NameConflict::Refuse) was asked for;
-    /// [`ErrorKind::LimitReached`] if the cluster has [`max_workers`](ClusterBuilder::max_workers).
+    /// if a living worker has the name and [`NameConflict::Refuse`](crate::NameConflict::Refuse) was asked for.
     ///
     /// # Cancel safety
     ///
@@ -303,6 +303,11 @@ const LONGEST_NAME: usize = 128;
 /// The server's own limit of a string; also what keeps a frame far from the output buffers' limits.
 const LARGEST_PAYLOAD: usize = 64 << 20;
 
+/// A duration for people, who do not write `0ns`.
+fn plain(duration: Duration) -> String {
+    if duration.is_zero() { "0".to_owned() } else { format!("{duration:?}") }
+}
+
 impl Settings {
     fn new(id: String) -> Self {
         Self {
@@ -357,16 +362,17 @@ impl Settings {
         }
         if self.lock_ttl < SHORTEST_TTL || self.lock_ttl > LONGEST_TTL {
             return refuse(format!(
-                "lock_ttl is {:?}; it must be between {SHORTEST_TTL:?} and {LONGEST_TTL:?}: below, a heartbeat (a third of \
+                "lock_ttl is {}; it must be between {SHORTEST_TTL:?} and {LONGEST_TTL:?}: below, a heartbeat (a third of \
                  it) has no time to be answered",
-                self.lock_ttl
+                plain(self.lock_ttl)
             ));
         }
         let margin = self.fence_margin();
         if margin < Duration::from_millis(10) || margin > self.lock_ttl / 2 {
             return refuse(format!(
-                "fence_margin is {margin:?}; it must be between 10ms and half of lock_ttl ({:?}): above, one late \
+                "fence_margin is {}; it must be between 10ms and half of lock_ttl ({:?}): above, one late \
                  heartbeat would close the worker",
+                plain(margin),
                 self.lock_ttl / 2
             ));
         }
@@ -374,7 +380,7 @@ impl Settings {
             [("release_timeout", self.release_timeout), ("command_timeout", self.command_timeout)]
         {
             if value < Duration::from_millis(10) || value > Duration::from_secs(86_400) {
-                return refuse(format!("{what} is {value:?}; it must be between 10ms and a day"));
+                return refuse(format!("{what} is {}; it must be between 10ms and a day", plain(value)));
             }
         }
         if self.max_payload == 0 || self.max_payload > LARGEST_PAYLOAD {
@@ -540,19 +546,33 @@ impl ClusterBuilder {
         self
     }
 
-    /// Connects by URL: `redis://user:password@host:port/database`, `rediss://` for TLS (with one of the `tls-*`
-    /// features), `redis+unix:///path` for a unix socket, `redis-cluster://` and `redis-sentinel://` as in
-    /// [fred](https://docs.rs/fred/10.1.0/fred/types/config/struct.Config.html#method.from_url).
+    /// Connects by URL:
+    ///
+    /// | to | |
+    /// |---|---|
+    /// | a server | `redis://user:password@host:port/database` |
+    /// | a Redis Cluster, by some of its nodes | `redis-cluster://user:password@host:port?node=host:port&node=host:port` |
+    /// | a primary that sentinels name | `redis-sentinel://user:password@host:port/database?sentinelServiceName=name&node=host:port`: hosts and nodes are the sentinels, the rest is the primary's (for a password of the sentinels, turn on fred's feature `sentinel-auth` and add `&sentinelUsername=..&sentinelPassword=..`) |
+    /// | a unix socket | `redis+unix:///run/redis.sock`, `redis+unix://user:password@localhost/run/redis.sock`; its database by [`database`](Self::database) |
+    ///
+    /// User, password, port, database and further nodes may be left out. With TLS, by one of the `tls-*` features: `rediss://`,
+    /// `rediss-cluster://`, `rediss-sentinel://`. `valkey` does as well as `redis`. In a user or password, write `%40` for an `@`, and so on
+    /// for `/`, `?`, `#` and `%`. Whatever else is in the URL is refused: nothing is passed over in silence.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidSetting`] for a setting or a URL that is refused; [`ErrorKind::Connection`] or [`ErrorKind::Timeout`] if the server
+    /// [`ErrorKind::InvalidSetting`] for a setting or a URL that is refused, or that is of a Redis Cluster where there is none;
+    /// [`ErrorKind::Protocol`] if something else than Redis or Valkey listens there; [`ErrorKind::Connection`] or [`ErrorKind::Timeout`] if the server
     /// is not reached within the command timeout; [`ErrorKind::Denied`] for a wrong password or missing rights;
     /// [`ErrorKind::Incompatible`] for a server that is too old, or a cluster of another version of the protocol.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, nothing is left behind.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime that has its time and I/O drivers, as all that connects.
     pub async fn connect_url(mut self, url: impl AsRef<str>) -> Result<Cluster> {
         self.settings.check()?;
         let timeout = self.settings.command_timeout;
@@ -652,6 +672,7 @@ mod tests {
     fn times_and_sizes_that_cannot_work_are_refused() {
         let ms = Duration::from_millis;
         assert!(refusal(|b| b.lock_ttl(ms(199)), "id").contains("heartbeat"));
+        assert!(refusal(|b| b.lock_ttl(ms(0)), "id").contains("lock_ttl is 0; it must"));
         assert!(refusal(|b| b.lock_ttl(ms(3_600_001)), "id").contains("lock_ttl"));
         assert!(refusal(|b| b.fence_margin(ms(2_501)), "id").contains("fence_margin"));
         assert!(refusal(|b| b.fence_margin(ms(9)), "id").contains("fence_margin"));

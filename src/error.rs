@@ -33,11 +33,12 @@ pub enum ErrorKind {
     OutOfMemory,
     /// The server, or the cluster in it, speaks a version that this crate does not.
     Incompatible,
-    /// The server answered with an error of another kind.
+    /// The server answered with an error of another kind; the text has its words.
     Server,
     /// What came from the server is not what the protocol says.
     Protocol,
-    /// The worker's lock has ended, or the worker has left: it can do nothing more.
+    /// The worker's lock has ended, or the worker has left, or the runtime that the connection was made in has ended: it can do
+    /// nothing more.
     Closed,
     /// The cluster has as many jobs or workers as this process allows. Nothing was done.
     LimitReached,
@@ -48,24 +49,30 @@ pub enum ErrorKind {
     NameTaken,
     /// A handler held a job for longer than the release timeout; the job was released without it.
     ReleaseTimeout,
-    /// A handler of [`serve`](crate::Cluster::serve) failed, panicked, or did not end by its deadline; the text says which, and what
-    /// happens next. The other jobs go on.
+    /// A handler of [`serve`](crate::Cluster::serve) failed, panicked, or did not end by its deadline; the text says which, why, and
+    /// what happens next. The other jobs go on.
     Handler,
 }
 
 /// What went wrong. [`kind`](Self::kind) is for programs, the text for people; neither has a password or a
 /// payload in it.
-#[cfg_attr(test, derive(Clone))]
+///
+/// The text (`Display`) is one line and complete: what failed, the job, what the source says (the server's words, or those of
+/// a handler's error), and what to do. [`source`](StdError::source) has that source as a value, for programs: whoever prints
+/// it too says it twice.
+#[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
     context: String,
     job: Option<JobId>,
+    /// What to do or what happens next, each begun by `; `.
+    notes: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self { kind, context: context.into(), job: None, source: None }
+        Self { kind, context: context.into(), job: None, notes: String::new(), source: None }
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -78,11 +85,17 @@ impl Error {
         self
     }
 
-    /// Adds what else is to be known.
+    /// Adds what else is to be known: at the end, behind what the source says.
     pub(crate) fn note(mut self, text: &str) -> Self {
-        self.context.push_str("; ");
-        self.context.push_str(text);
+        self.notes.push_str("; ");
+        self.notes.push_str(text);
         self
+    }
+
+    /// What the source says and may be shown. What a payload's `Serialize` says may have the payload in it.
+    fn said(&self) -> Option<String> {
+        let source = self.source.as_deref().filter(|_| self.kind != ErrorKind::Encode)?;
+        Some(one_line(source)).filter(|text| !text.is_empty())
     }
 
     /// Which kind of failure.
@@ -95,12 +108,15 @@ impl Error {
         self.job.as_ref()
     }
 
-    /// Whether the same call may succeed later without a change by the caller.
+    /// Whether the same call may succeed later without a change by the caller: when the server or the network is well
+    /// again ([`Connection`](ErrorKind::Connection), [`Timeout`](ErrorKind::Timeout), [`OutOfMemory`](ErrorKind::OutOfMemory)), or
+    /// when other participants have made room ([`LimitReached`](ErrorKind::LimitReached), [`NameTaken`](ErrorKind::NameTaken)).
     ///
     /// After a [`Timeout`](ErrorKind::Timeout) a repeated call may find that the first one was carried out:
     /// give the job an id of your own, then a second add of it is `Existing`.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Connection | ErrorKind::Timeout | ErrorKind::OutOfMemory)
+        use ErrorKind as K;
+        matches!(self.kind, K::Connection | K::Timeout | K::OutOfMemory | K::LimitReached | K::NameTaken)
     }
 }
 
@@ -110,7 +126,10 @@ impl fmt::Display for Error {
         if let Some(job) = &self.job {
             write!(f, " (job {job})")?;
         }
-        Ok(())
+        if let Some(said) = self.said() {
+            write!(f, ": {said}")?;
+        }
+        f.write_str(&self.notes)
     }
 }
 
@@ -120,6 +139,9 @@ impl fmt::Debug for Error {
         out.field("kind", &self.kind).field("context", &self.context);
         if let Some(job) = &self.job {
             out.field("job", job);
+        }
+        if !self.notes.is_empty() {
+            out.field("notes", &self.notes.trim_start_matches("; "));
         }
         if let Some(source) = &self.source {
             out.field("source", &source.to_string());
@@ -131,5 +153,62 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// The longest text of a source that is shown, in characters.
+const LONGEST_TEXT: usize = 500;
+
+/// An error with its sources, on one line and not for ever. Many errors have their source's text in their own: that is not
+/// said twice.
+fn one_line(error: &(dyn StdError + Send + Sync + 'static)) -> String {
+    let mut text = flat(error.to_string());
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = flat(source.to_string());
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = source.source();
+    }
+    text.chars().take(LONGEST_TEXT).collect()
+}
+
+fn flat(text: String) -> String {
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_control() || c == ' ').filter(|word| !word.is_empty()).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn io(text: &str) -> std::io::Error {
+        std::io::Error::other(text.to_owned())
+    }
+
+    /// Promise: whoever prints an error has seen all of it, on one line, each thing once.
+    #[test]
+    fn the_text_says_what_failed_whose_job_why_and_what_to_do() {
+        let job = JobId::new("mail/7").expect("an id");
+        let error = Error::new(ErrorKind::Handler, "a handler failed").with_job(job.clone());
+        let error = error.with_source(io("no route\n  to host\u{1b}")).note("it is started again");
+        assert_eq!(error.to_string(), "a handler failed (job mail/7): no route to host; it is started again");
+        assert!(error.source().is_some(), "it is there as a value too");
+
+        let outer = Error::new(ErrorKind::Handler, "outer").with_source(error).with_job(job);
+        let text = outer.to_string();
+        assert_eq!(text.matches("no route").count(), 1, "{text}");
+
+        let long = Error::new(ErrorKind::Handler, "long").with_source(io(&"x".repeat(10_000)));
+        assert!(long.to_string().len() < 600);
+    }
+
+    /// Promise: no payload in any text; a `Serialize` may quote what it refuses.
+    #[test]
+    fn what_a_payloads_serialize_says_is_not_in_the_text() {
+        let error = Error::new(ErrorKind::Encode, "it cannot be written").with_source(io("hunter2"));
+        assert_eq!(error.to_string(), "it cannot be written");
     }
 }

@@ -4,6 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind};
@@ -102,6 +104,20 @@ impl std::str::FromStr for JobId {
     }
 }
 
+/// As its text.
+impl Serialize for JobId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// From text that [`JobId::new`] takes.
+impl<'de> Deserialize<'de> for JobId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
 /// A worker's number in its cluster, given by the server at join, never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub(crate) u64);
@@ -162,5 +178,28 @@ impl Epoch {
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Promise: an id that comes from outside is as good as one from `new`, and the text of a refusal does not have it.
+    #[test]
+    fn an_id_is_written_as_its_text_and_looked_at_when_it_is_read() {
+        let id = JobId::new("user@example.com/INBOX").expect("an id");
+        let text = serde_json::to_string(&id).expect("text");
+        assert_eq!(text, r#""user@example.com/INBOX""#);
+        assert_eq!(serde_json::from_str::<JobId>(&text).expect("as it was"), id);
+        for bad in [
+            r#""""#.to_owned(),
+            r#""hunter2\u0007""#.to_owned(),
+            format!("\"{}\"", "x".repeat(256)),
+            "7".into(),
+        ] {
+            let error = serde_json::from_str::<JobId>(&bad).expect_err("it is refused").to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 }

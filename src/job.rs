@@ -99,9 +99,15 @@ impl Job {
 
     /// The payload as the type that the master added, decoded from MessagePack. Borrows where `T` borrows.
     ///
+    /// Fields and variants go by their names, so a job may be older than the type that reads it: a field that `T` does not
+    /// have is passed over (unless it says `deny_unknown_fields`), one that the payload does not have needs `Option` or
+    /// `#[serde(default)]`, and their order does not matter. `flatten` and tagged enums work. A tuple goes by position, and its
+    /// length must stay.
+    ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the payload is not a `T`. The job stays held: another type may fit, or
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the payload is not a `T`; the text names the field that is missing, or what
+    /// was expected, and never a value. The job stays held: another type may fit, or
     /// [`payload_bytes`](Self::payload_bytes); or [`delete`](Self::delete) it.
     pub fn payload<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         payload::decode(&self.payload, self.id())

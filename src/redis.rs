@@ -15,3 +15,4 @@ pub(crate) mod subscriber;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
+mod url;

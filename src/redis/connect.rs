@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use fred::clients::{Client, Pool};
 use fred::interfaces::ClientLike;
-use fred::types::config::{Config, ReconnectPolicy, ServerConfig};
+use fred::types::config::{ReconnectPolicy, ServerConfig};
 use fred::types::{Builder, RespVersion};
 
 use super::error::translate;
 use super::own::Own;
-use super::tls::{TLS, Tls, choose_cryptography, is_of_tls, with_tls};
+use super::tls::Tls;
+use super::url::config_of;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where commands go.
@@ -134,61 +135,6 @@ fn reconnect_policy() -> ReconnectPolicy {
     let mut policy = ReconnectPolicy::new_exponential(0, 10, 2_000, 2);
     policy.set_jitter(10);
     policy
-}
-
-// Each with its counterpart at the same place.
-const SCHEMES: &[&str] =
-    &["redis", "valkey", "redis-cluster", "valkey-cluster", "redis-sentinel", "valkey-sentinel"];
-const TLS_SCHEMES: &[&str] =
-    &["rediss", "valkeys", "rediss-cluster", "valkeys-cluster", "rediss-sentinel", "valkeys-sentinel"];
-const UNIX_SCHEMES: &[&str] = &["redis+unix", "valkey+unix"];
-
-/// Reads a URL. fred takes every scheme, and speaks in clear to a `rediss://` URL where TLS is not compiled in,
-/// so both are looked at here.
-fn config_of(url: &str, how: Option<Tls>) -> Result<Config> {
-    let unix = url.strip_prefix("unix://").map(|path| format!("redis+unix://{path}"));
-    let url = unix.as_deref().unwrap_or(url);
-    let (scheme, rest) = url.split_once("://").unwrap_or_default();
-    let tls = TLS_SCHEMES.iter().position(|known| *known == scheme);
-    let refuse =
-        |text: String| Err(Error::new(ErrorKind::InvalidSetting, format!("the URL was refused: {text}")));
-    if !(tls.is_some() || SCHEMES.contains(&scheme) || UNIX_SCHEMES.contains(&scheme)) {
-        return refuse(
-            "its scheme is not known; use redis://user:password@host:port/database, rediss:// for TLS, or \
-             redis+unix:///path"
-                .into(),
-        );
-    }
-    let config = match (tls, how) {
-        (None, Some(_)) => return refuse("it asks for no TLS, but `tls` was given; use rediss://".into()),
-        // By the URL alone fred would look for the system's certificates, which need not be there.
-        (Some(at), Some(how)) => {
-            Config::from_url(&format!("{}://{rest}", SCHEMES[at])).map(|config| with_tls(config, how))
-        }
-        (_, None) => {
-            choose_cryptography();
-            Config::from_url(url)
-        }
-    };
-    let no_tls = "TLS needs one of the features tls-rustls, tls-rustls-ring, tls-native; they are off";
-    match config {
-        Ok(config) if tls.is_some() && !config.uses_tls() => refuse(no_tls.into()),
-        Ok(config) => Ok(config),
-        Err(_) if tls.is_some() && !TLS => refuse(no_tls.into()),
-        Err(error) if is_of_tls(&error) => refuse(format!(
-            "the system's certificates cannot be read ({}); install ca-certificates, name a file of certificates in \
-             SSL_CERT_FILE, or give `tls`",
-            error.details()
-        )),
-        Err(_) if UNIX_SCHEMES.contains(&scheme) => refuse(
-            "a unix socket needs the feature unix-sockets, and a path: redis+unix:///run/redis.sock".into(),
-        ),
-        // fred's text may quote the URL, and so the password.
-        Err(_) if url.contains('@') => {
-            refuse("it was not understood; write %40 for an @ in the password, and so on".into())
-        }
-        Err(error) => refuse(format!("{}; use redis://user:password@host:port/database", error.details())),
-    }
 }
 
 fn address(server: &ServerConfig) -> String {

@@ -37,11 +37,15 @@ pub(crate) fn translate(what: &str, error: &FredError) -> Error {
         ),
         _ => by_kind(error),
     };
-    let mut out = Error::new(kind, format!("{what}: {advice}"));
-    if kind != ErrorKind::Protocol {
+    let (fault, advice) = advice.split_once("; ").unwrap_or((advice, ""));
+    let mut out = Error::new(kind, format!("{what}: {fault}"));
+    // Of an answer that came too late, or was not understood, fred has nothing to say that is not said.
+    if !matches!(kind, ErrorKind::Protocol | ErrorKind::Closed)
+        && !matches!(error.kind(), FredKind::Timeout | FredKind::Canceled)
+    {
         out = out.with_source(Fault::of(error));
     }
-    out
+    if advice.is_empty() { out } else { out.note(advice) }
 }
 
 /// What a script may not do is an ERR: in the words of Redis up to 7.0, and in those since.
@@ -65,6 +69,10 @@ fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
         FredKind::IO if error.details().starts_with("Connection closed unexpectedly") => {
             (ErrorKind::Connection, "the connection was closed before it was sent; try again")
         }
+        FredKind::Unknown if NOBODY.contains(&error.details()) => (
+            ErrorKind::Closed,
+            "the connection has ended with the runtime that it was made in, and nothing was sent; connect again",
+        ),
         // In a cluster: its node moved it on, or was lost with it. fred has its new map by now, and says the same of
         // both.
         FredKind::Unknown if error.details().starts_with("Too many failed write attempts") => (
@@ -82,7 +90,7 @@ fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
             (ErrorKind::Protocol, "the server's answer was not understood")
         }
         FredKind::InvalidCommand | FredKind::InvalidArgument | FredKind::Unknown => {
-            (ErrorKind::Server, "the server answered with an error; its text is this error's source")
+            (ErrorKind::Server, "the server answered with an error")
         }
         // TLS and whatever else features of fred add.
         _ => (
@@ -92,18 +100,30 @@ fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
     }
 }
 
+/// What fred says where the task that had the connection is gone.
+const NOBODY: [&str; 2] = ["Failed to send command to router.", "Client is not initialized."];
+
 /// What the server or fred said, as text: fred's own error type stays inside.
 #[derive(Debug)]
-struct Fault(String);
+pub(super) struct Fault(String);
 
 impl Fault {
     /// The first line, and not for ever: a script's error may quote what it choked on. A server quotes the
     /// arguments of a command that it does not know, a password or a payload among them.
-    fn of(error: &FredError) -> Self {
-        let line = error.details().lines().next().unwrap_or_default();
+    pub(super) fn of(error: &FredError) -> Self {
+        let line = plain(error.details()).lines().next().unwrap_or_default();
         let text = line.split(", with args beginning with").next().unwrap_or_default();
-        Self(text.chars().take(200).collect())
+        Self(text.trim_end_matches('.').chars().take(200).collect())
     }
+}
+
+/// fred writes an error of the system as Rust's `Debug` has it; people want the words.
+fn plain(details: &str) -> &str {
+    let between = |before: &str, after: &str| Some(details.split_once(before)?.1.rsplit_once(after)?.0);
+    between("message: \"", "\"")
+        .or_else(|| between("error: \"", "\" }"))
+        .or_else(|| between("error: ", " }"))
+        .unwrap_or(details)
 }
 
 impl std::fmt::Display for Fault {

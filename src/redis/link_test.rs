@@ -1,6 +1,6 @@
 //! The connections against real servers: what they refuse, what they hear, and that they end.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use fred::types::{Builder, RespVersion};
 
 use super::connect::{Commands, Connection};
 use super::server::{Notifications, preflight, run_id};
+use super::store::Store;
 use super::subscriber::{Listener, Signal, Subscriber};
 use crate::error::{Error, ErrorKind};
 use crate::id::WorkerId;
@@ -83,6 +84,14 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Lets a lock of ours end, which is announced when the server looks at it.
+async fn end_lock(mut command: impl FnMut(&[&str])) {
+    let key = keys().lock(ME);
+    command(&["SET", &key, "x", "PX", "1"]);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    command(&["EXISTS", &key]);
 }
 
 /// The connections that the server has, but for the one that asks.
@@ -196,7 +205,7 @@ async fn a_password_that_the_server_quotes_is_not_shown() {
     let server = RedisServer::with(&["--rename-command", "HELLO", ""]);
     let error = refused(&format!("redis://:hunter2@127.0.0.1:{}", server.port()), None).await;
     let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-    assert!(source.contains("unknown command"), "{error:?}");
+    assert!(error.to_string().contains("unknown command"), "the server's own words: {error}");
     assert!(!format!("{error} {error:?} {source}").contains("hunter2"), "{error:?}");
 }
 
@@ -214,11 +223,9 @@ async fn the_database_that_is_asked_for_is_used() {
 
     preflight(&connection, &keys(), true, TIMEOUT).await.expect("a good server");
     let mut subscriber = attached(&connection).await;
-    server.command(&["CONFIG", "SET", "notify-keyspace-events", "Kgxe"]);
     let mut plain = server.connect();
     plain.command(&["SELECT", "3"]);
-    plain.command(&["SET", &keys().lock(ME), "x"]);
-    plain.command(&["DEL", &keys().lock(ME)]);
+    end_lock(|words| drop(plain.command(words))).await;
     assert!(matches!(next(&mut subscriber).await, Signal::LockEnded(ME)));
 }
 
@@ -406,9 +413,10 @@ async fn the_end_of_a_lock_is_heard_and_nothing_else_is() {
     let connection = connect(&server.url()).await;
     preflight(&connection, &keys(), true, TIMEOUT).await.expect("a good server");
     let mut subscriber = attached(&connection).await;
+    // More than we ask for, by somebody else.
+    server.command(&["CONFIG", "SET", "notify-keyspace-events", "Kgxe"]);
     let keys = keys();
     let lock = |number| keys.lock(WorkerId(number));
-    server.command(&["CONFIG", "SET", "notify-keyspace-events", "Kgxe"]);
 
     // Not the end of a lock of ours, or no lock.
     server.command(&["SET", &lock(1), "x", "PX", "60000"]);
@@ -496,7 +504,7 @@ async fn notifications_are_turned_on_beside_what_is_set() {
     let server = RedisServer::start();
     let connection = connect(&server.url()).await;
     let flags = || server.command(&["CONFIG", "GET", "notify-keyspace-events"]).list()[1].text();
-    for set in ["KEA", "", "Ex", "Elg$", "Kxe", "A", "AE"] {
+    for set in ["KEA", "", "Ex", "Elg$", "Kgxe", "Kxe", "A", "AE"] {
         server.command(&["CONFIG", "SET", "notify-keyspace-events", set]);
         let before = flags();
         let off = preflight(&connection, &keys(), false, TIMEOUT).await.expect("a good server");
@@ -529,7 +537,7 @@ async fn notifications_are_turned_on_beside_what_is_set() {
 /// Promise: where CONFIG is not there (as managed servers have it), a trial tells whether events come.
 #[tokio::test]
 async fn without_config_a_trial_tells_whether_events_come() {
-    for (flags, proven) in [("Kxe", true), ("Kx", true), ("", false), ("Ex", false)] {
+    for (flags, proven) in [("Kgxe", true), ("Kx", true), ("", false), ("Ex", false)] {
         let server = RedisServer::with(&[
             "--notify-keyspace-events",
             flags,
@@ -546,7 +554,7 @@ async fn without_config_a_trial_tells_whether_events_come() {
         assert_eq!(report.warnings.len(), if proven { 1 } else { 2 }, "{report}");
         assert!(report.to_string().contains("volatile-lru"), "{report}");
     }
-    let server = RedisServer::with(&["--notify-keyspace-events", "Kxe"]);
+    let server = RedisServer::with(&["--notify-keyspace-events", "Kgxe"]);
     for (rights, proven) in
         [(&["~*", "&*", ADMIN, "-config"][..], true), (&["~*", ADMIN, "-config", "resetchannels"], false)]
     {
@@ -620,14 +628,9 @@ async fn in_a_cluster_the_subscription_is_where_the_keys_are_and_follows_them() 
         let flags = node.command(&["CONFIG", "GET", "notify-keyspace-events"]).list()[1].text();
         assert!("Kxe".chars().all(|flag| flags.contains(flag)), "each node announces: {flags:?}");
     }
-    // A DEL by hand is told of where somebody else has asked for it.
-    for node in &nodes {
-        node.command(&["CONFIG", "SET", "notify-keyspace-events", "Kgxe"]);
-    }
     let mut subscriber = attached(&connection).await;
     hears(&mut subscriber, owner, "here").await;
-    owner.command(&["SET", &keys().lock(ME), "x"]);
-    owner.command(&["DEL", &keys().lock(ME)]);
+    end_lock(|words| drop(owner.command(words))).await;
     assert!(matches!(next(&mut subscriber).await, Signal::LockEnded(ME)));
 
     // The slot, which is empty, goes to the other node. No event tells of it.
@@ -637,8 +640,7 @@ async fn in_a_cluster_the_subscription_is_where_the_keys_are_and_follows_them() 
     }
     subscriber.attach().await.expect("it attaches again");
     hears(&mut subscriber, other, "there").await;
-    other.command(&["SET", &keys().lock(ME), "x"]);
-    other.command(&["DEL", &keys().lock(ME)]);
+    end_lock(|words| drop(other.command(words))).await;
     wait_for(&mut subscriber, |signal| matches!(signal, Signal::LockEnded(ME)).then_some(())).await;
 
     // A client of one node alone works while that node has the keys, and is warned.
@@ -666,4 +668,110 @@ async fn an_application_that_gives_up_soon_does_not_end_the_subscription() {
     wait_for(&mut subscriber, |signal| matches!(signal, Signal::Reconnected).then_some(())).await;
     subscriber.attach().await.expect("it attaches again");
     hears(&mut subscriber, &server, "back").await;
+}
+
+/// What a script fails with.
+async fn store_error(connection: &Connection) -> Error {
+    let store = Store::new(connection.commands.clone(), keys(), TIMEOUT);
+    store.survey().await.map(drop).expect_err("nobody answers")
+}
+
+/// Promise: an application that has quit its client is told so at once, not by a timeout; one that started it again goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_its_application_has_quit_is_told_of_at_once() {
+    let server = RedisServer::start();
+    let client = application(&server);
+    client.init().await.expect("it connects");
+    let connection = Connection::embedded(Commands::Client(client.clone()));
+    let report = preflight(&connection, &keys(), true, TIMEOUT).await.expect("a good server");
+    let store = Store::new(connection.commands.clone(), keys(), TIMEOUT);
+    store.open(&report.run_id).await.expect("it opens");
+    client.quit().await.expect("it quits");
+    let start = Instant::now();
+    let error = store.survey().await.map(drop).expect_err("nobody answers");
+    assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
+    assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
+    assert!(error.to_string().contains("was quit; nothing was sent"), "{error}");
+    client.init().await.expect("it connects again");
+    store.survey().await.map(drop).expect("it goes on");
+}
+
+/// Promise: what is asked for when the runtime of the connection is gone fails as what it is, and at once.
+#[test]
+fn a_connection_whose_runtime_has_ended_is_closed() {
+    let server = RedisServer::start();
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let first = runtime().expect("a runtime");
+    let connection = first.block_on(connect(&server.url()));
+    first.shutdown_timeout(PATIENCE);
+    let second = runtime().expect("a runtime");
+    let start = Instant::now();
+    let error = second.block_on(store_error(&connection));
+    assert!(start.elapsed() < TIMEOUT, "{:?}", start.elapsed());
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+    assert!(error.to_string().contains("nothing was sent"), "{error}");
+    drop(second);
+}
+
+/// Promise: the form of the URL, or the address, is told of where another one is meant.
+#[tokio::test]
+async fn a_url_of_another_kind_of_server_is_told_of() {
+    let server = RedisServer::start();
+    let url = format!("redis-cluster://127.0.0.1:{}", server.port());
+    let error = Connection::connect_url(&url, None, None, TIMEOUT).await.expect_err("it is no cluster");
+    assert_eq!(error.kind(), ErrorKind::InvalidSetting, "{error}");
+    assert!(error.to_string().contains("use redis://"), "{error}");
+
+    let url = format!("redis-sentinel://127.0.0.1:{}?sentinelServiceName=mymaster", server.port());
+    let error = Connection::connect_url(&url, None, None, TIMEOUT).await.expect_err("it is no sentinel");
+    assert!(error.to_string().contains("sentinel"), "{error}");
+
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten().take(1) {
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 512]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let error = Connection::connect_url(&format!("redis://{address}"), None, None, TIMEOUT)
+        .await
+        .expect_err("it is no Redis");
+    assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+    assert!(error.to_string().contains("check the address"), "{error}");
+}
+
+/// Promise: errors of the system are told in words.
+#[tokio::test]
+async fn a_host_that_does_not_exist_is_told_of_in_words() {
+    let error = Connection::connect_url("redis://no-such-host.invalid", None, None, TIMEOUT)
+        .await
+        .expect_err("there is no such host");
+    assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
+    let text = error.to_string();
+    assert!(!["{", "\"", "Custom", ".;"].iter().any(|word| text.contains(word)), "{text}");
+}
+
+/// Promise: where a right is missing, the warning names it, and blames no setting of the server.
+#[tokio::test]
+async fn a_denied_pattern_or_channel_is_told_of_by_its_name() {
+    let server = RedisServer::start();
+    for (rights, named) in [
+        (
+            &["~*", "+@all", "-config", "resetchannels", "&{assemblage:test}:*"][..],
+            "__keyspace@0__:{assemblage:test}",
+        ),
+        (
+            &["~*", "+@all", "-config", "-ssubscribe", "allchannels"],
+            "subscribing to {assemblage:test}:control",
+        ),
+    ] {
+        let connection = connect(&user(&server, rights)).await;
+        let report = preflight(&connection, &keys(), true, TIMEOUT).await.expect("it goes on");
+        let text = report.to_string();
+        assert!(text.contains(named) && text.contains("NOPERM"), "{text}");
+        assert!(!text.contains("notify-keyspace-events"), "{text}");
+        assert_eq!(text.matches("NOPERM").count(), 1, "the reason is said once: {text}");
+    }
 }

@@ -12,7 +12,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 
 use super::connect::Commands;
 use super::error::{code, translate};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Listens to what befalls the connections of the clients for commands.
 pub(super) struct Login(Mutex<Vec<Ear>>);
@@ -22,6 +22,7 @@ struct Ear {
     errors: Receiver<(FredError, Option<Server>)>,
     /// The last refusal, if it is the last thing that befell it.
     refused: Option<FredError>,
+    closed: bool,
 }
 
 impl Login {
@@ -30,8 +31,23 @@ impl Login {
             Commands::Client(client) => vec![client.clone()],
             Commands::Pool(pool) => pool.clients().to_vec(),
         };
-        let ear = |client: Client| Ear { errors: client.error_rx(), client, refused: None };
+        let ear = |client: Client| Ear { errors: client.error_rx(), client, refused: None, closed: false };
         Self(Mutex::new(clients.into_iter().map(ear).collect()))
+    }
+
+    /// An error, if it is plain that a command would be answered by nobody: an application that has quit its client makes
+    /// fred keep it for a connection that may never come.
+    pub(super) fn check(&self, what: &str, client: &Client) -> Result<()> {
+        if client.is_connected() {
+            return Ok(());
+        }
+        let mut ears = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ears.iter_mut().any(|ear| ear.client.id() == client.id() && ear.is_quit()) {
+            return Ok(());
+        }
+        let text = format!("{what}: the client that was given was quit; nothing was sent");
+        Err(Error::new(ErrorKind::Connection, text)
+            .note("quit it only after the cluster's last handle is dropped"))
     }
 
     /// The error of a command, or what is behind it.
@@ -53,6 +69,12 @@ impl Login {
 }
 
 impl Ear {
+    /// `quit` closes what listens to a client, and nothing else does.
+    fn is_quit(&mut self) -> bool {
+        self.refused();
+        self.closed
+    }
+
     /// Why the client is without a connection, if it is because it is not let in.
     fn refused(&mut self) -> Option<&FredError> {
         loop {
@@ -63,11 +85,19 @@ impl Ear {
                     self.refused = auth.then_some(error);
                 }
                 Err(TryRecvError::Lagged(_)) => {}
-                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Closed) => {
+                    self.closed = true;
+                    break;
+                }
             }
         }
         if self.client.is_connected() {
             self.refused = None;
+            if self.closed {
+                // It was started again.
+                (self.errors, self.closed) = (self.client.error_rx(), false);
+            }
         }
         self.refused.as_ref()
     }

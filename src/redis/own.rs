@@ -13,7 +13,7 @@ use fred::interfaces::ClientLike;
 use fred::types::ConnectHandle;
 use tokio::time::timeout;
 
-use super::error::{code, translate};
+use super::error::{Fault, code, translate};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a `quit` may take. What is in flight then is of no use to us any more.
@@ -104,6 +104,10 @@ impl Running {
 }
 
 async fn end(client: Client, mut task: ConnectHandle) {
+    // It has ended by itself, or with its runtime: there is nobody to be told, and fred would warn of it.
+    if task.is_finished() {
+        return;
+    }
     let quit = async {
         let _ = client.quit().await;
         let _ = (&mut task).await;
@@ -125,10 +129,24 @@ fn unreachable(what: &str, error: &fred::error::Error, tls: bool) -> Error {
             format!("{what}: the server is in protected mode; give it a password, or connect from its host");
         return Error::new(ErrorKind::Denied, text);
     }
+    if error.details().contains("cluster support disabled") {
+        let text = format!("{what}: the server is no node of a Redis Cluster; use redis://host:port for it");
+        return Error::new(ErrorKind::InvalidSetting, text);
+    }
+    if error.details().starts_with("ERR unknown command") && error.details().contains("SENTINEL") {
+        let text = format!(
+            "{what}: the server is no sentinel; use redis://host:port for it, or redis-sentinel:// with the sentinels' addresses"
+        );
+        return Error::new(ErrorKind::InvalidSetting, text);
+    }
     let translated = translate(what, error);
     match translated.kind() {
+        ErrorKind::Protocol => {
+            let text = format!("{what}: what listens there does not answer as Redis or Valkey does");
+            Error::new(ErrorKind::Protocol, text).note(advice("", tls))
+        }
         ErrorKind::Timeout | ErrorKind::Connection => {
-            let (fault, advice) = (plain(error.details()), advice(error.details(), tls));
+            let (fault, advice) = (Fault::of(error), advice(error.details(), tls));
             Error::new(ErrorKind::Connection, format!("{what}: {fault}; {advice}"))
         }
         _ => translated,
@@ -147,12 +165,6 @@ fn advice(details: &str, tls: bool) -> &'static str {
     } else {
         "check the address, and that a server listens there; if it wants TLS, use rediss://"
     }
-}
-
-/// fred writes an error of the system as Rust's `Debug` has it; people want the words.
-fn plain(details: &str) -> &str {
-    let between = |before: &str, after: &str| Some(details.split_once(before)?.1.rsplit_once(after)?.0);
-    between("message: \"", "\"").or_else(|| between("error: ", " }")).unwrap_or(details)
 }
 
 #[cfg(test)]

@@ -74,7 +74,8 @@ impl fmt::Display for ServerReport {
                 write!(f, ", notifications turned on ({before:?} -> {after:?})")?;
             }
             Notifications::Proven => write!(f, ", notifications on (tried)")?,
-            Notifications::Off { reason } => write!(f, ", notifications off: {reason}")?,
+            // Why is among the warnings.
+            Notifications::Off { .. } => write!(f, ", notifications off")?,
         }
         match &self.eviction_policy {
             Some(policy) => write!(f, ", eviction {policy}")?,
@@ -137,10 +138,11 @@ pub(crate) async fn notifications(
     let client = connection.commands.client();
     let ask = Ask::new(client, keys, timeout);
     let Some(flags) = ask.config("notify-keyspace-events").await else {
-        return match probe(connection, keys, &ask, timeout).await {
+        return match Box::pin(probe(connection, keys, &ask, timeout)).await {
             Ok(true) => Ok(Notifications::Proven),
             Err(error) if error.kind() != ErrorKind::Denied => Err(error),
-            Ok(false) | Err(_) => {
+            Err(error) => Ok(Notifications::Off { reason: format!("they could not be tried: {error}") }),
+            Ok(false) => {
                 let reason = "CONFIG is denied and a trial brought no event; ask whoever runs the server for \
                               notify-keyspace-events Kxe";
                 Ok(Notifications::Off { reason: reason.into() })
@@ -281,8 +283,9 @@ impl Facts {
     }
 }
 
-/// `notify-keyspace-events` flags: K for events by key, x and e for expired and evicted keys. Not g: it would tell of a
-/// lock that is deleted by hand, which ends no lease, and of each heartbeat, which extends a lock, to every participant.
+/// `notify-keyspace-events` flags: K for events by key, x and e for expired and evicted keys. Not g, for deleted ones: with it
+/// each heartbeat, which sets an expiry, is announced to every participant. A thousand of them are milliseconds of the
+/// server's time, for each heartbeat.
 const FLAGS: &str = "Kxe";
 
 /// Which flags are missing: `A` stands for x, e and others.
@@ -322,6 +325,9 @@ async fn probe(connection: &Connection, keys: &Arc<Keys>, ask: &Ask<'_>, timeout
     let attached = subscriber.attach().await;
     let result = async {
         attached?;
+        if let Some(denied) = subscriber.denied() {
+            return Err(denied.clone());
+        }
         let what = "trying whether keyspace events come";
         let client = ask.client.with_options(&ask.options);
         let key = keys.lock(PROBED);

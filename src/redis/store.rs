@@ -15,6 +15,7 @@ pub(crate) use inquiry::{Crash, Record, RosterRow, Survey};
 pub(crate) use jobs::{AddCode, DeleteCode, Placed, UpdateCode};
 pub(crate) use members::{Beat, Due, Ended, Entry, Joined, Lock, Member, Opened, Reap, Refusal, Suspicion};
 
+use fred::clients::Client;
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
 
@@ -86,6 +87,13 @@ impl Store {
         self.login.explain("waiting for an answer", error)
     }
 
+    /// The client for the next command, which `what` says to people.
+    fn client(&self, what: &str) -> Result<&Client> {
+        let client = self.commands.client();
+        self.login.check(what, client)?;
+        Ok(client)
+    }
+
     /// The first keys of each script that may give a job to a worker: all but `add` take them all.
     fn moving_keys(&self) -> [&str; 11] {
         let k = &self.keys;
@@ -123,12 +131,16 @@ impl Store {
         keys: &[&str],
         args: Vec<Bytes>,
     ) -> Result<Reply> {
-        let answer = script.run(self.commands.client(), self.slot, timeout, keys, args).await;
+        let client = self.client(what)?;
+        let answer = script.run(client, self.slot, timeout, keys, args).await;
         Reply::new(script.name, answer.map_err(|error| self.login.translate(what, &error))?)
     }
 
     /// Runs a script that refuses to run late: what the caller has given up on is not carried out afterwards.
     /// `args` makes the arguments of the latest time, by the server's clock, in microseconds.
+    ///
+    /// Where the outcome is unknown before that time has come (the connection is lost, and a server that is slow has the
+    /// call already), the error waits for it: until then it may still be carried out.
     async fn run_in_time(
         &self,
         what: &str,
@@ -136,27 +148,36 @@ impl Store {
         keys: &[&str],
         args: impl Fn(u64) -> Vec<Bytes>,
     ) -> Result<Reply> {
-        match self.run_by(self.timeout, what, script, keys, &args).await {
-            // Its clock is ahead of what we thought, and nothing was done: once more, by its clock.
-            Err(Late::Was(_)) => {}
-            Err(Late::Other(error)) => return Err(error),
-            Ok(reply) => return Ok(reply),
+        // Where the server's clock is ahead of what we thought, nothing was done: once more, by its clock.
+        let mut is_first = true;
+        let (sent, answer) = loop {
+            let sent = Instant::now();
+            let answer = self.run_by(sent, self.timeout, what, script, keys, &args).await;
+            if !std::mem::take(&mut is_first) || !matches!(answer, Err(Late::Was(_))) {
+                break (sent, answer);
+            }
+        };
+        if let Err(Late::Other(error)) = &answer
+            && error.kind() == ErrorKind::Timeout
+        {
+            tokio::time::sleep_until((sent + self.timeout).into()).await;
         }
-        self.run_by(self.timeout, what, script, keys, &args).await.map_err(Late::into_error)
+        answer.map_err(Late::into_error)
     }
 
     /// As [`run_in_time`](Self::run_in_time), but once, and with a time of its own.
     async fn run_by(
         &self,
+        sent: Instant,
         within: Duration,
         what: &str,
         script: &'static Script,
         keys: &[&str],
         args: impl Fn(u64) -> Vec<Bytes>,
     ) -> Result<Reply, Late> {
-        let sent = Instant::now();
+        let client = self.client(what).map_err(Late::Other)?;
         let not_after = self.server_time(sent).saturating_add(within.as_micros() as u64);
-        let answer = script.run(self.commands.client(), self.slot, self.timeout, keys, args(not_after)).await;
+        let answer = script.run(client, self.slot, self.timeout, keys, args(not_after)).await;
         match answer {
             Err(error) if code(&error) == "LATE" => {
                 let now = error.details().split_ascii_whitespace().nth(1).and_then(|now| now.parse().ok());
@@ -188,7 +209,7 @@ impl Store {
         let ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX).max(1).to_string();
         // WAIT looks at what its own connection has written last, and ours may be another one by now. So there is a write
         // of its own before it, in one piece with it: whatever was written earlier comes earlier to the replicas.
-        let pipeline = self.commands.client().pipeline();
+        let pipeline = self.client(what)?.pipeline();
         let set: Vec<&str> = vec![&self.keys.durable, "1", "PX", "60000"];
         let queued = async {
             let () = pipeline.custom(custom("SET"), set).await?;

@@ -4,8 +4,7 @@
 //! of no confirmation. Here each (re)connection is reported, the caller attaches, and then asks for the truth.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +20,7 @@ use super::connect::Connection;
 use super::error::{code, translate};
 use super::own::Own;
 use super::route;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::WorkerId;
 use crate::wire::keys::Keys;
 
@@ -56,13 +55,14 @@ pub(crate) struct Subscriber {
     keys: Arc<Keys>,
     inbox: Option<String>,
     channels: Arc<[String]>,
-    pattern: String,
+    /// The locks' keyspace events, for those who listen to them.
+    pattern: Option<String>,
     slot: u16,
     timeout: Duration,
     /// One exchange at a time: a refused PSUBSCRIBE is told as the answer of the command behind it.
     turn: Arc<Mutex<()>>,
-    /// Keyspace events were refused: they are not asked for again.
-    denied: Arc<AtomicBool>,
+    /// Why keyspace events were refused: they are not asked for again.
+    denied: Arc<OnceLock<Error>>,
     messages: Receiver<Message>,
     events: Receiver<KeyspaceEvent>,
     reconnects: Receiver<Server>,
@@ -98,7 +98,7 @@ impl Subscriber {
             (_, Some(inbox)) => vec![keys.control.clone(), inbox],
             (_, None) => vec![keys.control.clone(), keys.released.clone()],
         };
-        let pattern = keys.lock_events(connection.database());
+        let pattern = (listener != Listener::Watcher).then(|| keys.lock_events(connection.database()));
         let slot = route::slot(&keys);
         let mut subscriber = Self {
             own,
@@ -109,8 +109,7 @@ impl Subscriber {
             slot,
             timeout,
             turn: Arc::default(),
-            // Who does not ask for them need not be denied them.
-            denied: Arc::new(AtomicBool::new(listener == Listener::Watcher)),
+            denied: Arc::default(),
             messages,
             events,
             reconnects,
@@ -141,18 +140,20 @@ impl Subscriber {
             let client = client.with_options(&options);
             for channel in &*channels {
                 // One at a time: fred takes a second confirmation for the next command's reply.
+                let failed = |error| translate(&format!("subscribing to {channel}"), &error);
                 client.ssubscribe(channel.as_str()).await.map_err(failed)?;
             }
-            if denied.load(Ordering::Relaxed) {
-                return confirm(&client).await.map_err(failed);
-            }
             confirm(&client).await.map_err(failed)?;
-            client.psubscribe(pattern.as_str()).await.map_err(failed)?;
-            match confirm(&client).await {
+            let Some(pattern) = pattern.filter(|_| denied.get().is_none()) else { return Ok(()) };
+            // Both at once: fred drops a refusal that comes while no command waits for an answer.
+            let (sent, confirmed) = tokio::join!(client.psubscribe(pattern.as_str()), confirm(&client));
+            sent.map_err(failed)?;
+            match confirmed {
                 // The refusal came in the place of the PING's answer.
                 Err(error) if code(&error) == "NOPERM" => {
-                    denied.store(true, Ordering::Relaxed);
-                    tracing::warn!("the server's ACL denies keyspace events: takeovers go by timers");
+                    let error = translate(&format!("subscribing to {pattern}"), &error);
+                    tracing::warn!(%error, "keyspace events are denied: takeovers go by timers");
+                    let _ = denied.set(error); // nobody else does, in this turn
                     confirm(&client).await.map_err(failed)
                 }
                 result => result.map_err(failed),
@@ -212,6 +213,11 @@ impl Subscriber {
                 return signal;
             }
         }
+    }
+
+    /// Why [`attach`](Self::attach) went on without keyspace events, if it did.
+    pub(crate) fn denied(&self) -> Option<&Error> {
+        self.denied.get()
     }
 
     /// Ends the connection. Takes a second at most.

@@ -56,7 +56,7 @@ pub(super) struct Context {
 impl Context {
     /// Says what went wrong, by the log and to whoever listens.
     pub(super) fn report(&self, error: Error) {
-        tracing::warn!("{}", Chain(&error));
+        tracing::warn!("{error}");
         let Some(on_error) = &self.on_error else { return };
         // It runs in tasks whose end would cost a job.
         if catch_unwind(AssertUnwindSafe(|| on_error(error))).is_err() {
@@ -122,15 +122,16 @@ async fn hold(context: &Context, worker: WorkerId, assignment: Arc<Assignment>) 
         let began = Instant::now();
         let end = run(context, &assignment).instrument(span.clone()).await;
         let ending = assignment.is_ending() || assignment.is_deleted();
+        let brief = began.elapsed() < context.restarts.longest;
         let delay = if ending {
             None
         } else {
-            if began.elapsed() >= context.restarts.longest {
+            if !brief {
                 delays = context.restarts.delays();
             }
             Some(delays.next().unwrap_or(context.restarts.longest))
         };
-        span.in_scope(|| conclude(context, &assignment, end, delay));
+        span.in_scope(|| conclude(context, &assignment, end, delay, brief));
         match delay {
             Some(delay) => tokio::select! {
                 biased;
@@ -164,37 +165,39 @@ async fn run(context: &Context, assignment: &Arc<Assignment>) -> End {
     }
 }
 
-/// Says how it ended. With a delay it is started again after it; without one it is to stop.
-fn conclude(context: &Context, assignment: &Assignment, end: End, delay: Option<Duration>) {
+/// Says how it ended, after a brief run or a long one. With a delay it is started again after it; without one it is to
+/// stop.
+fn conclude(context: &Context, assignment: &Assignment, end: End, delay: Option<Duration>, brief: bool) {
     let next = match delay {
-        Some(delay) => format!("As its job is still held, it is started again in {delay:.1?}"),
-        None => "It was to stop anyway, and its job is let go of".to_owned(),
+        Some(delay) => format!("its job is still held, so it is started again in {delay:.1?}"),
+        None => "it was to stop anyway, and its job is let go of".to_owned(),
     };
-    let (text, source) = match end {
+    let failed = |text: &str| Error::new(ErrorKind::Handler, text).with_job(assignment.id().clone());
+    let error = match end {
+        // As often as its backoff lets it: a handler that ends at once is one that was written for a queue of tasks.
+        End::Returned if delay.is_some() && brief => {
+            tracing::warn!(
+                "the handler returned; {next}. To hold the job it awaits `stopped`; to be done for good, it deletes the job"
+            );
+            return;
+        }
         End::Returned if delay.is_some() => {
-            tracing::info!("the handler returned. {next}; to be done for good, it has to delete the job");
+            tracing::info!("the handler returned; {next}");
             return;
         }
         End::Returned => {
             tracing::debug!("the handler has ended");
             return;
         }
-        End::Failed(source) => {
-            (format!("a handler failed; this error's source says why. {next}"), Some(source))
-        }
+        End::Failed(source) => failed("a handler failed").with_source(source).note(&next),
         End::Panicked(panic) => {
-            (format!("a handler panicked ({panic}): a defect to be mended. {next}"), None)
+            failed(&format!("a handler panicked ({panic}): a defect to be mended")).note(&next)
         }
-        End::Overdue => {
-            let text = "a handler did not end by its deadline after it was told to stop, and was aborted. Watch `stopped`, and \
-                        clean up faster, or raise release_timeout, or fence_margin for what a lost lock needs";
-            (text.to_owned(), None)
-        }
+        End::Overdue => failed(
+            "a handler did not end by its deadline after it was told to stop, and was aborted. Watch `stopped`, and \
+             clean up faster, or raise release_timeout, or fence_margin for what a lost lock needs",
+        ),
     };
-    let mut error = Error::new(ErrorKind::Handler, text).with_job(assignment.id().clone());
-    if let Some(source) = source {
-        error = error.with_source(source);
-    }
     context.report(error);
 }
 
@@ -206,19 +209,4 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("without a text");
     text.chars().take(200).collect()
-}
-
-/// An error with its sources, on one line.
-struct Chain<'a>(&'a Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        while let Some(source) = next {
-            write!(f, ": {source}")?;
-            next = source.source();
-        }
-        Ok(())
-    }
 }

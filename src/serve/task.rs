@@ -143,7 +143,8 @@ impl Task {
         self.assignment.epoch()
     }
 
-    /// The newest payload as the type that the master added. To borrow from it, take [`job`](Self::job) and ask that.
+    /// The newest payload as the type that the master added; what may differ is told at [`Job::payload`]. To borrow from it,
+    /// take [`job`](Self::job) and ask that.
     ///
     /// # Errors
     ///

@@ -215,7 +215,7 @@ impl Takeover {
                     total += moved;
                     for job in quarantined {
                         tracing::error!(
-                            %job, %worker,
+                            %job, dead = %worker,
                             "its owners crashed soon after they were given it, again and again: it is given to nobody until a \
                              master requeues it"
                         );
@@ -237,19 +237,19 @@ impl Takeover {
                 self.handle_due(now, due);
                 match reap {
                     Reap::Reaped { .. } => {
-                        tracing::info!(reaped = %worker, moved, "a worker's lock had ended: its jobs went to others");
+                        tracing::info!(dead = %worker, moved, "a worker's lock had ended: its jobs went to others");
                         self.standby.handle_gone(worker);
                     }
                     Reap::Nothing => self.standby.handle_gone(worker),
                     Reap::Alive { remaining } => self.standby.handle_alive(now, worker, remaining),
                     Reap::Kept { remaining } => {
-                        tracing::info!(reaped = %worker, ?remaining, "a worker's lock had ended: its jobs are kept for its name");
+                        tracing::info!(dead = %worker, ?remaining, "a worker's lock had ended: its jobs are kept for its name");
                         self.standby.handle_alive(now, worker, remaining);
                     }
                 }
             }
             Done::Reaped { worker, moved, result: Err(error) } => {
-                tracing::warn!(reaped = %worker, moved, %error, "a reap was not finished; it is tried again");
+                tracing::warn!(dead = %worker, moved, %error, "a reap was not finished; it is tried again");
                 if moved == 0 {
                     self.handle_lost();
                 }

@@ -388,6 +388,17 @@ fn who_still_holds_a_job_of_a_cluster_that_is_gone_is_found() {
     assert_eq!(only(&history(lines)), (Kind::HeldAfterWipe, expected.map(str::to_owned).to_vec()));
     // With its data it is the same cluster.
     clean(&lines.replace("back false", "back true"));
+    // It stands still from before the wipe until long after.
+    let still = format!(
+        "{lines}
+        900 w0.0 stopped 900000
+        15000 w0.0 continued 15000000
+        15001 w0.0 told 1 a 100
+        15001 w0.0 delete 1 a 100 LockExpired
+        15002 w0.0 drop 1 a 100"
+    );
+    clean(&still);
+    assert_eq!(only(&history(&still.replace("15000", "1600"))).0, Kind::HeldAfterWipe);
 }
 
 const HEALED: &str = "9000 soak heal\n9010 m0.0 cluster 0 0 0\n9020 soak final";

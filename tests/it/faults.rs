@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use assemblage::{CloseReason, JobId};
+use assemblage::{CloseReason, ErrorKind, JobId};
 
 use crate::support::proxy::Proxy;
 use crate::support::{Ledger, RedisServer, add_jobs, builder, cluster, until};
@@ -146,4 +146,32 @@ async fn an_add_that_timed_out_is_not_carried_out_later_although_connecting_was_
     server.resume();
     until("the next is taken", || async { master.add(&"next").await.is_ok() }).await;
     assert_eq!(master.stats().await.unwrap().jobs, 2, "the late one is not there");
+}
+
+// "It may have been done, and will not be done later": also where the connection is lost before the time is over, while
+// the server, which has the call already, is slow. Found by the soak.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_given_up_on_is_not_carried_out_afterwards() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    let cluster = builder().command_timeout(TIMEOUT).connect_url(proxy.url()).await.unwrap();
+    let master = cluster.master().await.unwrap();
+    let id = master.add(&"zero").await.unwrap();
+    master.update(&id, &"one").await.unwrap(); // from now on the server knows the script
+    // Much longer than all else that is said meanwhile, and read by the server in one piece.
+    let long = "x".repeat(8_000);
+    server.pause();
+    let sent = proxy.carried();
+    let call = tokio::spawn({
+        let (master, id) = (master.clone(), id.clone());
+        async move { master.update(&id, &long).await }
+    });
+    until("the server has it", || async { proxy.carried() > sent + 8_000 }).await;
+    proxy.close_connections();
+    assert_eq!(call.await.unwrap().unwrap_err().kind(), ErrorKind::Timeout);
+    server.resume();
+    until("the master works again", || async { master.add(&"more").await.is_ok() }).await;
+    let job = master.job(&id).await.unwrap().expect("it is there");
+    assert_eq!(job.payload::<String>().unwrap(), "one");
 }

@@ -157,9 +157,9 @@ async fn what_is_forged_out_of_order_or_is_no_message_changes_nothing() {
     assert!(bench.ids.iter().all(|id| bench.ledger.moves(id) == 1), "no job moved");
     let errors = bench.ledger.errors();
     assert!(!errors.is_empty() && errors.len() <= messages.len(), "{}", errors.len());
-    // More than a consumer looks at in time are counted.
-    let known = ["was not understood", "more errors were not kept"];
-    assert!(errors.iter().all(|error| known.iter().any(|text| error.contains(text))), "{errors:?}");
+    // A consumer that is slower than the flood is told how many it did not get.
+    let expected = |error: &String| error.contains("was not understood") || error.contains("were not kept");
+    assert!(errors.iter().all(expected), "{errors:?}");
 }
 
 // Documented: the one message that ends a worker, by those who are trusted with the cluster. Its jobs are not lost.

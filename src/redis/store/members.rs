@@ -376,7 +376,7 @@ impl Store {
             ]
         };
         // Once: what comes late may find a worker that has been silent only because the server was.
-        let reply = self.run_by(within, "reaping a worker", &script::REAP, &keys, args).await;
+        let reply = self.run_by(Instant::now(), within, "reaping a worker", &script::REAP, &keys, args).await;
         let mut reply = reply.map_err(Late::into_error)?;
         let (code, moved, left, due) = (reply.int()?, reply.int()?, reply.int()?, reply.due()?);
         let reap = match code {

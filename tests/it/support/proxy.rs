@@ -40,6 +40,7 @@ struct Shared {
     mode: Mutex<Mode>,
     links: Mutex<Vec<Weak<Link>>>,
     made: AtomicUsize,
+    carried: AtomicUsize,
 }
 
 /// A client's connection and the one to the server that belongs to it.
@@ -61,6 +62,7 @@ impl Proxy {
             mode: Mutex::new(Mode::Pass),
             links: Mutex::default(),
             made: AtomicUsize::new(0),
+            carried: AtomicUsize::new(0),
         });
         std::thread::spawn({
             let shared = shared.clone();
@@ -71,6 +73,11 @@ impl Proxy {
 
     pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address)
+    }
+
+    /// How many bytes the server has been sent so far.
+    pub(crate) fn carried(&self) -> usize {
+        self.shared.carried.load(Ordering::SeqCst)
     }
 
     /// All is well again. What was swallowed is not made up for: those connections are closed.
@@ -202,8 +209,14 @@ impl Shared {
             if swallow {
                 lost.store(true, Ordering::SeqCst);
             }
-            if !lost.load(Ordering::SeqCst) && to.write_all(&buffer[..count]).is_err() {
+            if lost.load(Ordering::SeqCst) {
+                continue;
+            }
+            if to.write_all(&buffer[..count]).is_err() {
                 break;
+            }
+            if !answers {
+                self.carried.fetch_add(count, Ordering::SeqCst);
             }
         }
         link.close();

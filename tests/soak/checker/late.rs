@@ -262,7 +262,7 @@ fn wiped(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violatio
     let life = book.life(hold);
     let Some((wipe, back)) = book.wipe_of(hold) else { return };
     let mut own = own_disturbances(book, life);
-    own.retain(|disturbance| disturbance.from > back);
+    own.retain(|disturbance| disturbance.from != wipe.from); // that one is the bound's own
     own.sort_unstable_by_key(|disturbance| disturbance.from);
     let deadline = deadline(&own, back, life.ttl + RECOVER);
     if deadline >= horizon.min(hold.end) || book.told_at(hold).is_some_and(|told| told <= deadline) {
