@@ -101,6 +101,25 @@ impl Drop for Run {
     }
 }
 
+/// Serves with handlers that say when they begin and end, and do this in between.
+fn serve_as<F, W, E>(cluster: &Cluster, runs: &Runs, work: F) -> Serve
+where
+    F: Fn(Runs, Task) -> W + Send + Sync + 'static,
+    W: Future<Output = std::result::Result<(), E>> + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let listener = runs.listener();
+    let runs = runs.clone();
+    let serve = cluster.serve(move |task: Task| {
+        let (runs, work) = (runs.clone(), work(runs.clone(), task.clone()));
+        async move {
+            let _run = runs.begin(&task);
+            work.await
+        }
+    });
+    serve.on_error(listener)
+}
+
 /// A good handler: works until it is to stop.
 async fn obey(runs: Runs, task: Task) -> Result<()> {
     let _run = runs.begin(&task);
@@ -110,9 +129,10 @@ async fn obey(runs: Runs, task: Task) -> Result<()> {
 
 /// Serves with good handlers.
 fn serve_well(cluster: &Cluster, runs: &Runs) -> Serve {
-    let listener = runs.listener();
-    let runs = runs.clone();
-    cluster.serve(move |task| obey(runs.clone(), task)).on_error(listener)
+    serve_as(cluster, runs, |_, task| async move {
+        task.stopped().await;
+        Ok::<_, Infallible>(())
+    })
 }
 
 fn spawn(serve: Serve) -> JoinHandle<Result<()>> {

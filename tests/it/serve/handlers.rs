@@ -17,12 +17,10 @@ async fn each_job_has_a_handler_and_a_deleted_one_is_gone_when_its_handler_has_c
     let (runs, cleaning, clean) =
         (Runs::default(), Arc::new(AtomicBool::new(false)), Arc::new(Semaphore::new(0)));
     let serve = spawn({
-        let listener = runs.listener();
-        let (runs, cleaning, clean) = (runs.clone(), cleaning.clone(), clean.clone());
-        let serve = cluster.serve(move |task: Task| {
-            let (runs, cleaning, clean) = (runs.clone(), cleaning.clone(), clean.clone());
+        let (cleaning, clean) = (cleaning.clone(), clean.clone());
+        serve_as(&cluster, &runs, move |_, task| {
+            let (cleaning, clean) = (cleaning.clone(), clean.clone());
             async move {
-                let _run = runs.begin(&task);
                 assert!(task.deadline().is_none() && task.reason().is_none() && !task.is_stopped());
                 let token = task.cancellation_token();
                 task.stopped().await;
@@ -33,8 +31,7 @@ async fn each_job_has_a_handler_and_a_deleted_one_is_gone_when_its_handler_has_c
                 let _ = clean.acquire().await;
                 Ok::<_, Infallible>(())
             }
-        });
-        serve.on_error(listener)
+        })
     });
     let ids = add_jobs(&master, 3).await;
     until("each has its handler", || async { runs.running() == 3 }).await;
@@ -62,19 +59,17 @@ async fn a_handler_that_is_done_for_good_deletes_its_job_and_is_not_started_agai
     let master = cluster.master().await.unwrap();
     let runs = Runs::default();
     let serve = spawn({
-        let listener = runs.listener();
-        let (runs, server) = (runs.clone(), server.clone());
-        let serve = cluster.serve(move |task: Task| {
-            let (runs, server) = (runs.clone(), server.clone());
+        let server = server.clone();
+        serve_as(&cluster, &runs, move |_, task| {
+            let server = server.clone();
             async move {
-                let _run = runs.begin(&task);
                 // The `Delete` is lost and comes by a sync: the handler has ended long before.
                 server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
                 assert!(task.delete().await?);
                 Ok::<_, Error>(())
             }
-        });
-        serve.on_error(listener).restart_backoff(Duration::from_millis(1), Duration::from_millis(1))
+        })
+        .restart_backoff(Duration::from_millis(1), Duration::from_millis(1))
     });
     for _ in 0..10 {
         let id = master.add(&1).await.unwrap();
@@ -93,20 +88,12 @@ async fn a_handler_that_fails_is_reported_and_started_again_after_waits_that_gro
     let cluster = steady(&server).await;
     let master = cluster.master().await.unwrap();
     let runs = Runs::default();
-    let serve = spawn({
-        let listener = runs.listener();
-        let runs = runs.clone();
-        let serve = cluster.serve(move |task: Task| {
-            let runs = runs.clone();
-            async move {
-                let _run = runs.begin(&task);
-                let _: u64 = task.payload()?;
-                task.stopped().await;
-                Ok::<_, Error>(())
-            }
-        });
-        serve.on_error(listener).restart_backoff(Duration::from_millis(40), Duration::from_millis(200))
+    let serve = serve_as(&cluster, &runs, |_, task| async move {
+        let _: u64 = task.payload()?;
+        task.stopped().await;
+        Ok::<_, Error>(())
     });
+    let serve = spawn(serve.restart_backoff(Duration::from_millis(40), Duration::from_millis(200)));
     let bad = master.add(&"a secret text").await.unwrap();
     let good = master.add(&7).await.unwrap();
     until("it was tried seven times", || async { runs.begun(&bad).len() >= 7 }).await;
@@ -186,23 +173,15 @@ async fn a_handler_that_returns_while_its_job_is_held_is_started_again_and_a_lon
     let cluster = steady(&server).await;
     let master = cluster.master().await.unwrap();
     let runs = Runs::default();
-    let serve = spawn({
-        let listener = runs.listener();
-        let runs = runs.clone();
-        let serve = cluster.serve(move |task: Task| {
-            let runs = runs.clone();
-            async move {
-                let _run = runs.begin(&task);
-                match runs.begun(task.id()).len() {
-                    ..=7 => {}
-                    8 => tokio::time::sleep(LONGEST).await,
-                    _ => task.stopped().await,
-                }
-                Ok::<_, Infallible>(())
-            }
-        });
-        serve.on_error(listener).restart_backoff(Duration::from_millis(15), LONGEST)
+    let serve = serve_as(&cluster, &runs, |runs, task| async move {
+        match runs.begun(task.id()).len() {
+            ..=7 => {}
+            8 => tokio::time::sleep(LONGEST).await,
+            _ => task.stopped().await,
+        }
+        Ok::<_, Infallible>(())
     });
+    let serve = spawn(serve.restart_backoff(Duration::from_millis(15), LONGEST));
     let id = master.add(&1).await.unwrap();
     until("it was started nine times", || async { runs.begun(&id).len() == 9 }).await;
     let (begun, ended) = (runs.begun(&id), runs.ended(&id));

@@ -11,18 +11,8 @@ async fn a_handler_that_does_not_stop_is_aborted_before_its_job_goes_on() {
         builder().lock_ttl(3 * timeout).release_timeout(timeout).connect_url(server.url()).await.unwrap();
     let master = cluster.master().await.unwrap();
     let runs = Runs::default();
-    let serve = spawn({
-        let listener = runs.listener();
-        let runs = runs.clone();
-        let serve = cluster.serve(move |task: Task| {
-            let runs = runs.clone();
-            async move {
-                let _run = runs.begin(&task);
-                pending::<Result<()>>().await
-            }
-        });
-        serve.on_error(listener)
-    });
+    let serve = serve_as(&cluster, &runs, |_, _task| async move { pending::<Result<()>>().await });
+    let serve = spawn(serve);
     let id = master.add(&"stuck").await.unwrap();
     let other = master.add(&"stuck, and not deleted").await.unwrap();
     until("both work", || async { runs.running() == 2 }).await;
@@ -47,24 +37,16 @@ async fn a_lost_lock_stops_the_handlers_and_a_new_worker_gets_the_jobs_again() {
     let cluster = builder().command_timeout(quick).connect_url(server.url()).await.unwrap();
     let master = cluster.master().await.unwrap();
     let runs = Runs::default();
-    let serve = spawn({
-        let listener = runs.listener();
-        let runs = runs.clone();
-        let serve = cluster.serve(move |task: Task| {
-            let runs = runs.clone();
-            async move {
-                let _run = runs.begin(&task);
-                if task.payload::<String>()?.ends_with('3') {
-                    pending::<()>().await; // one in ten does not hear
-                }
-                task.stopped().await;
-                assert_eq!(task.reason(), Some(DeleteReason::LockExpired));
-                assert!(task.deadline().unwrap() <= Instant::now() + TTL / 5, "the fence margin");
-                Ok::<_, Error>(())
-            }
-        });
-        serve.on_error(listener)
+    let serve = serve_as(&cluster, &runs, |_, task| async move {
+        if task.payload::<String>()?.ends_with('3') {
+            pending::<()>().await; // one in ten does not hear
+        }
+        task.stopped().await;
+        assert_eq!(task.reason(), Some(DeleteReason::LockExpired));
+        assert!(task.deadline().unwrap() <= Instant::now() + TTL / 5, "the fence margin");
+        Ok::<_, Error>(())
     });
+    let serve = spawn(serve);
     let ids = add_jobs(&master, 30).await;
     until("all are handled", || async { runs.running() == 30 }).await;
     let before = master.workers().await.unwrap()[0].id;
@@ -99,22 +81,16 @@ async fn a_job_that_comes_back_waits_for_a_handler_that_blocks() {
     let runs = Runs::default();
     let (unblock, blocked) = mpsc::channel::<()>();
     let blocked = Arc::new(Mutex::new(blocked));
-    let serve = spawn({
-        let listener = runs.listener();
-        let runs = runs.clone();
-        let serve = cluster.serve(move |task: Task| {
-            let (runs, blocked) = (runs.clone(), blocked.clone());
-            async move {
-                let _run = runs.begin(&task);
-                if task.id().as_str() == "blocks" && runs.begun(task.id()).len() == 1 {
-                    let _ = blocked.lock().unwrap().recv_timeout(PATIENCE);
-                }
-                task.stopped().await;
-                Ok::<_, Infallible>(())
+    let serve = spawn(serve_as(&cluster, &runs, move |runs, task| {
+        let blocked = blocked.clone();
+        async move {
+            if task.id().as_str() == "blocks" && runs.begun(task.id()).len() == 1 {
+                let _ = blocked.lock().unwrap().recv_timeout(PATIENCE);
             }
-        });
-        serve.on_error(listener)
-    });
+            task.stopped().await;
+            Ok::<_, Infallible>(())
+        }
+    }));
     let (blocks, blocks_again) = named("blocks");
     let (other, other_again) = named("other");
     for options in [&blocks_again, &other_again] {
@@ -150,12 +126,10 @@ async fn a_lock_that_is_lost_while_a_handler_stops_brings_its_deadline_nearer() 
     let master = cluster.master().await.unwrap();
     let (runs, reasons) = (Runs::default(), Arc::new(Mutex::new(Vec::new())));
     let serve = spawn({
-        let listener = runs.listener();
-        let (runs, reasons) = (runs.clone(), reasons.clone());
-        let serve = cluster.serve(move |task: Task| {
-            let (runs, reasons) = (runs.clone(), reasons.clone());
+        let reasons = reasons.clone();
+        serve_as(&cluster, &runs, move |_, task| {
+            let reasons = reasons.clone();
             async move {
-                let _run = runs.begin(&task);
                 task.stopped().await;
                 loop {
                     let left = task.deadline().unwrap() - Instant::now();
@@ -165,8 +139,7 @@ async fn a_lock_that_is_lost_while_a_handler_stops_brings_its_deadline_nearer() 
                 #[expect(unreachable_code, reason = "it says what the handler returns")]
                 Ok::<_, Error>(())
             }
-        });
-        serve.on_error(listener)
+        })
     });
     let id = master.add(&1).await.unwrap();
     until("it works", || async { runs.is_running(&id) }).await;
