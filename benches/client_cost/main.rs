@@ -226,7 +226,5 @@ async fn bare(server: &RedisServer, url: &str, events: usize, rounds: usize) -> 
 
 /// What of the process is in memory, in bytes.
 fn resident() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().split(' ').next()?.parse::<f64>().ok()).unwrap_or(f64::NAN) * 1024.0
+    support::machine::resident(std::process::id()).map_or(f64::NAN, |bytes| bytes as f64)
 }

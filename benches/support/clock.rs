@@ -1,15 +1,11 @@
 //! One clock for all processes of the machine, and the server's clock in terms of it.
 
-use std::time::Duration;
-
-use nix::time::{ClockId, clock_gettime};
-
+use super::machine;
 use super::server::Connection;
 
 /// The machine's monotonic clock in microseconds.
 pub(crate) fn monotonic_us() -> i64 {
-    let time = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock"));
-    i64::try_from(time.as_micros()).expect("this century")
+    i64::try_from(machine::monotonic_us()).expect("this century")
 }
 
 /// What the monotonic clock shows when the server's shows this, with how far that may be off, in microseconds: half of

@@ -3,6 +3,8 @@
 
 pub(crate) mod clock;
 pub(crate) mod floor;
+#[path = "../../tests/it/support/machine.rs"]
+pub(crate) mod machine;
 pub(crate) mod participant;
 pub(crate) mod raw;
 pub(crate) mod report;

@@ -3,10 +3,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 /// What a process reported; times by the machine's monotonic clock, in microseconds.
@@ -109,9 +107,4 @@ pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     // The supervisor may be gone; then so is the reason to report.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-}
-
-/// The same clock in all processes of the machine.
-pub(crate) fn monotonic_us() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| Duration::from(time).as_micros() as u64)
 }

@@ -5,6 +5,8 @@
 //! nothing. At the end it is counted, from what the worker processes reported, what was lost, held twice, or out of turn.
 
 mod children;
+#[path = "../../tests/it/support/machine.rs"]
+mod machine;
 mod roles;
 #[path = "../../tests/it/support/server.rs"]
 mod server;

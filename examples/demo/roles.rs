@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::children::{monotonic_us, say};
+use crate::children::say;
+use crate::machine::monotonic_us;
 use crate::{LOCK_TTL, rebalance};
 
 type Outcome = Result<(), Box<dyn Error>>;

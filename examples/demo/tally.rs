@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::JOBS;
-use crate::children::{Child, Report, monotonic_us};
+use crate::children::{Child, Report};
+use crate::machine::monotonic_us;
 
 /// How long a step may take before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use assemblage::{CloseReason, Event, Worker, WorkerHandle};
 use futures::StreamExt;
-use nix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 use tokio::io::AsyncBufReadExt;
+
+use super::machine::{monotonic_us, resident};
 
 /// How often a process replaces one of its workers while it churns.
 const REPLACE: Duration = Duration::from_millis(250);
@@ -82,10 +83,7 @@ impl Child {
 
     /// What it has of the machine's memory, in bytes.
     pub(crate) fn memory(&self) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
+        resident(self.process.id()).unwrap_or(0)
     }
 
     /// From now on its workers are replaced in turn.
@@ -120,12 +118,6 @@ impl Drop for Child {
     fn drop(&mut self) {
         let _ = (self.process.kill(), self.process.wait());
     }
-}
-
-/// The machine's monotonic clock, the same in all processes.
-fn monotonic_us() -> u64 {
-    let time = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock"));
-    u64::try_from(time.as_micros()).expect("this century")
 }
 
 /// What all workers of a process share.

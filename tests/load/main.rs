@@ -12,6 +12,8 @@
 
 mod checker;
 mod child;
+#[path = "../it/support/machine.rs"]
+mod machine;
 mod meter;
 #[path = "../it/support/server.rs"]
 mod server;

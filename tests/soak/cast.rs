@@ -13,9 +13,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::checker::{Entry, Us, What};
+use crate::machine::monotonic_us as now;
 use crate::plan::{Net, Place, Plan};
 use crate::proxy::Proxy;
-use crate::roles::{Role, now};
+use crate::roles::Role;
 
 /// What everybody has written down so far.
 #[derive(Clone, Default)]

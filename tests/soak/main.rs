@@ -20,6 +20,8 @@
 
 mod cast;
 mod checker;
+#[path = "../it/support/machine.rs"]
+mod machine;
 mod plan;
 mod progress;
 #[path = "../it/support/proxy.rs"]

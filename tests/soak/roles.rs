@@ -10,10 +10,10 @@ use std::time::Duration;
 use assemblage::{Cluster, ErrorKind};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::checker::{Us, What};
+use crate::machine::monotonic_us as now;
 use crate::settings::builder;
 
 /// How the process was started.
@@ -54,12 +54,6 @@ impl Role {
             roomy: roomy == "true",
         }
     }
-}
-
-/// The machine's monotonic clock, the same in all processes.
-pub(crate) fn now() -> Us {
-    let time = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock"));
-    u64::try_from(time.as_micros()).expect("this century")
 }
 
 /// One line of the history.

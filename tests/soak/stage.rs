@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::cast::{Cast, History};
 use crate::checker::{self, Entry, Violation, What};
+use crate::machine::monotonic_us as now;
 use crate::plan::{Act, Call, Job, Net, Place, Plan, Server};
 use crate::progress::Progress;
-use crate::roles::now;
 use crate::server::RedisServer;
 use crate::settings::{CLUSTER, HEAL};
 

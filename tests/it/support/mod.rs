@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod ledger;
+pub(crate) mod machine;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod server;
@@ -11,7 +12,8 @@ use std::time::Duration;
 use assemblage::{Cluster, ClusterBuilder, Event, Worker};
 use futures::StreamExt;
 pub(crate) use ledger::Ledger;
-pub(crate) use process::{Process, Report, add_jobs, monotonic_us};
+pub(crate) use machine::monotonic_us;
+pub(crate) use process::{Process, Report, add_jobs};
 pub(crate) use server::RedisServer;
 
 /// How long anything may take before a test calls it lost. Far more than it ever takes: machines are shared.

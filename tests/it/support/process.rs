@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 use assemblage::{Cluster, Event, Fence, JobId, Master, Task, WorkerOptions};
 use futures::StreamExt;
 use nix::sys::signal::{Signal, kill};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{PATIENCE, RedisServer};
+use super::{PATIENCE, RedisServer, monotonic_us};
 
 const ROLE: &str = "ASSEMBLAGE_TEST_ROLE";
 
@@ -146,12 +145,6 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The machine's monotonic clock, the same in all processes.
-pub(crate) fn monotonic_us() -> u64 {
-    let time = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock"));
-    u64::try_from(time.as_micros()).expect("this century")
 }
 
 fn parse(line: &str) -> Option<Report> {
