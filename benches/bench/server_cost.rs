@@ -14,10 +14,10 @@ use crate::add_throughput::clear;
 use crate::children::{Child, Duty};
 use crate::support::floor::{self, BARE_ADD, Sink, id};
 use crate::support::participant;
-use crate::support::raw::{Raw, encode};
+use crate::support::raw::Raw;
 use crate::support::report::{Goal, Report, Row};
 use crate::support::samples::Samples;
-use crate::support::server::{Connection, RedisServer};
+use crate::support::server::{Connection, RedisServer, encode};
 
 /// Reads the slow log, and knows the scripts in it.
 struct Log {

@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use crate::children::{Child, Duty};
 use crate::support::clock::at_server_time;
 use crate::support::floor::{self, Floor};
-use crate::support::raw::{Raw, encode};
+use crate::support::raw::Raw;
 use crate::support::report::{Goal, Report, Row};
 use crate::support::samples::Samples;
-use crate::support::server::RedisServer;
+use crate::support::server::{RedisServer, encode};
 
 /// What a killed process had sent has been read by the server after this.
 const ECHO: Duration = Duration::from_millis(50);

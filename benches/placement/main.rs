@@ -18,6 +18,7 @@ use assemblage::{Cluster, JobId, Master, Rebalance, WorkerId};
 
 use book::Book;
 use children::Child;
+use support::participant::spent_us;
 use support::report::{machine, product};
 use support::server::{Connection, RedisServer};
 
@@ -194,15 +195,8 @@ impl Cost {
 
     /// How many script calls there were, and how many microseconds they took.
     fn scripts(&mut self) -> (u64, u64) {
-        let info = self.connection.command(&["INFO", "commandstats"]).text();
-        let lines = info.lines().filter(|line| line.starts_with("cmdstat_eval"));
-        lines.fold((0, 0), |(calls, us), line| {
-            let field = |name: &str| {
-                let (_, rest) = line.split_once(name)?;
-                rest.split(',').next()?.parse::<u64>().ok()
-            };
-            (calls + field(":calls=").unwrap_or(0), us + field(",usec=").unwrap_or(0))
-        })
+        let spent = ["eval", "evalsha"].map(|command| spent_us(&mut self.connection, command));
+        (spent[0].0 + spent[1].0, spent[0].1 + spent[1].1)
     }
 
     fn since_last(&mut self) -> String {

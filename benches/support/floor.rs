@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use super::clock::monotonic_us;
-use super::raw::{Raw, encode};
-use super::server::RedisServer;
+use super::raw::Raw;
+use super::server::{RedisServer, encode};
 
 /// What the floors carry: as long as [`PAYLOAD`] is in MessagePack.
 pub(crate) const MESSAGE: [u8; 100] = [b'x'; 100];

@@ -14,17 +14,6 @@ pub(crate) struct Raw {
     line: Vec<u8>,
 }
 
-/// A command as it goes over the wire.
-pub(crate) fn encode(words: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-    for word in words {
-        bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-        bytes.extend_from_slice(word);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes
-}
-
 impl Raw {
     pub(crate) fn connect(server: &RedisServer) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", server.port())).expect("the server takes connections");

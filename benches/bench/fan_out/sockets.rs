@@ -6,8 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::gate::Gate;
-use crate::support::raw::encode;
-use crate::support::server::{RedisServer, Reply};
+use crate::support::server::{RedisServer, Reply, encode};
 
 pub(crate) struct Sockets;
 

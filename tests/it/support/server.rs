@@ -335,6 +335,17 @@ impl fmt::Debug for Reply {
     }
 }
 
+/// A command as it goes over the wire.
+pub fn encode(words: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend_from_slice(word);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
+
 /// A plain connection in RESP2.
 pub struct Connection(BufReader<UnixStream>);
 
@@ -352,13 +363,7 @@ impl Connection {
     }
 
     pub fn send(&mut self, words: &[&[u8]]) {
-        let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            bytes.extend_from_slice(word);
-            bytes.extend_from_slice(b"\r\n");
-        }
-        let _ = self.0.get_mut().write_all(&bytes);
+        let _ = self.0.get_mut().write_all(&encode(words));
     }
 
     /// The next reply or message.
