@@ -78,7 +78,8 @@ pub(super) fn config_of(url: &str, how: Option<Tls>) -> Result<Config> {
             Config::from_url(&format!("{plain}://{rest}")).map(|config| with_tls(config, how))
         }
         (false, None) if form == Form::Unix => Config::from_url(&with_host(plain, rest)),
-        (_, None) => {
+        (false, None) => Config::from_url(url),
+        (true, None) => {
             choose_cryptography();
             Config::from_url(url)
         }
