@@ -8,7 +8,7 @@ local JOB_ADDED, JOB_ASSIGNED, JOB_UPDATED, JOB_MOVING, JOB_RELEASED, JOB_DELETE
   1, 2, 3, 4, 5, 6, 7, 8
 local WORKER_JOINED, WORKER_DRAINING, WORKER_RESUMED, WORKER_LEFT, WORKER_EXPIRED = 11, 12, 13, 14, 15
 
-local watched -- {last, length} if somebody watches, false if nobody does
+local watched -- {ends, last, length} if somebody watches, false if nobody does
 local batch = {}
 
 -- Whatever somebody else has made of the key must not end a script half way.

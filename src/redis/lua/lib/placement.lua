@@ -95,8 +95,8 @@ local function let_go(job, state, worker, grant, born, changed)
   end
   if born == '0' then
     redis.call('HDEL', K.owner, job)
-    redis.call('ZREM', K.assigned, job)
-  elseif not pass_on(job, born, changed, worker) then
+  end
+  if born == '0' or not pass_on(job, born, changed, worker) then
     redis.call('ZREM', K.assigned, job)
   end
   -- Only now: of two that hold equally much after it, the job is not to go back to the one that gave it up.
