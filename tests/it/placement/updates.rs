@@ -1,10 +1,8 @@
 //! `master.update`: the owner gets the new payload, and so does whoever holds the job later.
 
-use std::time::Duration;
-
 use assemblage::{AddOptions, Event, JobId, Updated};
 
-use crate::support::{Ledger, RedisServer, add_jobs, cluster, next, until};
+use crate::support::{Ledger, PATIENCE, RedisServer, add_jobs, cluster, next, until};
 
 #[tokio::test]
 async fn the_owner_gets_the_new_payload_at_the_same_epoch() {
@@ -37,16 +35,19 @@ async fn a_consumer_that_is_slow_sees_the_last_of_many_updates() {
     let mut worker = cluster.worker().await.unwrap();
     let id = master.add(&0).await.unwrap();
     let Event::Add(_job) = next(&mut worker).await else { panic!("an add") };
+    let mark = master.add(&"mark").await.unwrap();
+    let Event::Add(marked) = next(&mut worker).await else { panic!("an add") };
     for number in 1..=100 {
         master.update(&id, &number).await.unwrap();
     }
-    // What comes after it on the same inbox tells that the last update is there.
     let last = master.add(&"last").await.unwrap();
     until("the last is there", || async {
         matches!(master.job(&last).await.unwrap().unwrap().state(), assemblage::JobState::Assigned { .. })
     })
     .await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // What comes after them on the same inbox, and is known without a poll, tells that all of them are there.
+    master.delete(&mark).await.unwrap();
+    tokio::time::timeout(PATIENCE, marked.deleted()).await.expect("it comes");
     let Event::Update(job) = next(&mut worker).await else { panic!("an update") };
     assert_eq!(job.payload::<i32>().unwrap(), 100);
     let Event::Add(job) = next(&mut worker).await else { panic!("one update only") };

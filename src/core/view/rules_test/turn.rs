@@ -211,9 +211,8 @@ fn releases_that_are_answered_not_yours_ask_for_one_sync() {
     assert!(bench.commands().is_empty(), "and it ends there");
 }
 
-// Guards: rule 9, rule 3. A row that was read before a release was carried out: neither a second release nor a second sync.
-#[test]
-fn a_release_that_is_answered_while_a_sync_is_out_is_not_sent_again() {
+/// The release of "a" was answered while a sync is out; with the sync's request.
+fn released_during_a_sync() -> (Bench, u64) {
     let mut bench = Bench::holding();
     bench.frame(delete(11, 12, "a", 11));
     bench.poll();
@@ -222,6 +221,13 @@ fn a_release_that_is_answered_while_a_sync_is_out_is_not_sent_again() {
     bench.view.handle_gap();
     let (request, ..) = bench.sync().expect("a sync");
     bench.view.handle_released(&id("a"), Revision(11), true);
+    (bench, request)
+}
+
+// Guards: rule 9, rule 3. A row that was read before a release was carried out: neither a second release nor a second sync.
+#[test]
+fn a_release_that_is_answered_while_a_sync_is_out_is_not_sent_again() {
+    let (mut bench, request) = released_during_a_sync();
     bench.take(request, page(20, 12, [releasing("a", 11)]));
     assert!(bench.commands().is_empty());
 }
@@ -229,14 +235,7 @@ fn a_release_that_is_answered_while_a_sync_is_out_is_not_sent_again() {
 // Guards: nothing lost, one owner. It is the older assignment that is over: the row has the next one.
 #[test]
 fn a_release_that_is_answered_while_a_sync_is_out_does_not_take_the_next_assignment_away() {
-    let mut bench = Bench::holding();
-    bench.frame(delete(11, 12, "a", 11));
-    bench.poll();
-    bench.drop_handle("a", 11);
-    assert_eq!(bench.releases(), ["a 11"]);
-    bench.view.handle_gap();
-    let (request, ..) = bench.sync().expect("a sync");
-    bench.view.handle_released(&id("a"), Revision(11), true);
+    let (mut bench, request) = released_during_a_sync();
     bench.take(request, page(20, 13, [active("a", 13)]));
     assert_eq!(bench.poll(), ["+a 13"]);
     assert!(bench.commands().is_empty());
