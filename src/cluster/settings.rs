@@ -36,7 +36,7 @@ pub enum Durability {
     /// For the primary alone. The default.
     #[default]
     Primary,
-    /// For so many replicas too (`WAIT`), for a third of [`lock_ttl`](ClusterBuilder::lock_ttl) or the command timeout at most;
+    /// For so many replicas too (`WAIT`), for a third of [`lock_ttl`](crate::ClusterBuilder::lock_ttl) or the command timeout at most;
     /// otherwise the call fails with [`ErrorKind::Unreplicated`], and what it did stays done. While it waits, other
     /// commands of the same connection wait too: heartbeats of workers that share it come later by so long.
     Replicas(u32),
