@@ -301,6 +301,15 @@ fn an_update_that_is_never_delivered_is_found() {
     let two =
         lines.replace("2000 w0.0", "1001 m1.0 ask o3 update a o3\n1002 m1.0 done o3 a pushed\n2000 w0.0");
     clean(&two);
+    // But not by the one before it.
+    let kinds = |lines: &str| check(&history(lines)).iter().map(|found| found.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(&two.replace("1 a 100 o2", "1 a 100 o1")), [Kind::StalePayload; 2]);
+    // Whether it is the same job is not sure.
+    clean(
+        &two.replace("1 a 100 o2", "1 a 100 o1")
+            .replace("o3 update a o3", "o3 delete a -")
+            .replace("pushed\n2000", "gone\n2000 w0.0 told 1 a 100\n2000"),
+    );
 }
 
 #[test]
@@ -387,7 +396,7 @@ fn who_still_holds_a_job_of_a_cluster_that_is_gone_is_found() {
     let expected = ["w0.0 add 1 a 100 o1", "server away killed", "server back false"];
     assert_eq!(only(&history(lines)), (Kind::HeldAfterWipe, expected.map(str::to_owned).to_vec()));
     // With its data it is the same cluster.
-    clean(&lines.replace("back false", "back true"));
+    clean(&lines.replace("back false", "back true\n2500 w0.0 update 1 a 200 o1"));
     // It stands still from before the wipe until long after.
     let still = format!(
         "{lines}
@@ -399,6 +408,29 @@ fn who_still_holds_a_job_of_a_cluster_that_is_gone_is_found() {
     );
     clean(&still);
     assert_eq!(only(&history(&still.replace("15000", "1600"))).0, Kind::HeldAfterWipe);
+}
+
+#[test]
+fn an_assignment_that_goes_on_with_another_server_process_and_its_old_epoch_is_found() {
+    for back in ["back true", "back-older 900000"] {
+        let lines = format!(
+            "0 w0.0 JOINED 1
+            10 w0.0 add 1 a 100 o1
+            1000 server away killed
+            1500 server {back}
+            20000 soak fault nothing"
+        );
+        let expected = ["w0.0 add 1 a 100 o1".into(), "server away killed".into(), format!("server {back}")];
+        assert_eq!(only(&history(&lines)), (Kind::EpochNotLifted, expected.to_vec()));
+        clean(&format!("{lines}\n2500 w0.0 update 1 a 200 o1"));
+        // It is the same one.
+        clean(&lines.replace("killed", "paused").replace("back-older 900000", "back true"));
+        // It ends by then, or its consumer does not look.
+        clean(&format!("{lines}\n2500 w0.0 told 1 a 100\n2500 w0.0 drop 1 a 100"));
+        clean(&format!("{lines}\n2000 w0.0 busy 1\n8000 w0.0 free 1\n8001 w0.0 update 1 a 200 o1"));
+        let late = format!("{lines}\n8001 w0.0 update 1 a 200 o1");
+        assert_eq!(only(&history(&late)).0, Kind::EpochNotLifted);
+    }
 }
 
 const HEALED: &str = "9000 soak heal\n9010 m0.0 cluster 0 0 0\n9020 soak final";

@@ -102,7 +102,8 @@ pub(crate) struct Cast {
     proxies: BTreeMap<Place, Proxy>,
     processes: BTreeMap<Place, Process>,
     started: HashMap<Place, usize>,
-    disturbed: HashMap<Place, bool>,
+    /// Whose connections are disturbed, and what is to be said when they are not.
+    disturbed: HashMap<Place, What>,
     logs: Option<PathBuf>,
 }
 
@@ -223,7 +224,12 @@ impl Cast {
             return false;
         };
         let (who, note) = (process.who.clone(), |how: &str| What::Net { how: how.to_owned() });
-        self.disturbed.insert(place, true);
+        let lost = || "messages-lost".to_owned();
+        let end = match net {
+            Net::LoseMessages(_) => What::FaultEnd { name: lost() },
+            _ => What::NetEnd {},
+        };
+        self.disturbed.insert(place, end);
         let delay = Duration::from_millis;
         match net {
             Net::Cut => {
@@ -246,6 +252,14 @@ impl Cast {
                 self.history.note(&who, note("answers-lost"));
                 proxy.swallow_answers();
             }
+            Net::SwallowSomeAnswers(odd) => {
+                self.history.note(&who, note("answers-lost-some"));
+                proxy.swallow_answers_of_every_other(odd);
+            }
+            Net::LoseMessages(one_in) => {
+                self.history.note(&who, What::Fault { name: lost() });
+                proxy.lose_messages(one_in);
+            }
             Net::Delay(ms) => {
                 self.history.note(&who, note(&format!("delay:{ms}")));
                 proxy.delay(delay(ms));
@@ -259,12 +273,10 @@ impl Cast {
     }
 
     pub(crate) fn mend(&mut self, place: Place) {
-        if !std::mem::take(self.disturbed.entry(place).or_default()) {
-            return;
-        }
+        let Some(end) = self.disturbed.remove(&place) else { return };
         self.proxies[&place].pass();
         if let Some(process) = self.processes.get(&place) {
-            self.history.note(&process.who, What::NetEnd {});
+            self.history.note(&process.who, end);
         }
     }
 

@@ -64,6 +64,10 @@ pub(crate) enum Net {
     BlackHoleSome(bool),
     /// What is asked is done, and the answer is lost.
     SwallowAnswers,
+    /// The same on every other connection, the even or the odd ones.
+    SwallowSomeAnswers(bool),
+    /// One in so many messages is lost, and no connection. That is allowed to cost a heartbeat, and excuses nobody.
+    LoseMessages(usize),
     Delay(u64),
     /// Every other connection, the even or the odd ones, is late by so many ms.
     Uneven(u64, bool),

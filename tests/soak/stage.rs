@@ -116,6 +116,8 @@ impl Stage {
                     Net::BlackHole => "connections black-holed",
                     Net::BlackHoleSome(_) => "one connection black-holed",
                     Net::SwallowAnswers => "answers lost",
+                    Net::SwallowSomeAnswers(_) => "one connection's answers lost",
+                    Net::LoseMessages(_) => "messages lost",
                     Net::Delay(ms) if *ms > 1_000 => "requests later than their time",
                     Net::Delay(_) => "connections delayed",
                     Net::Uneven(..) => "one connection later than the other",

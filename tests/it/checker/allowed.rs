@@ -167,6 +167,7 @@ fn a_server_that_lost_the_last_writes_may_give_a_job_to_another() {
     assert_eq!(only(&history(&lines.replace("add 2 a 200", "add 2 a 99"))).0, Kind::EpochBack);
     assert_eq!(only(&history(&lines.replace("back-older 900000", "back true"))).0, Kind::TwoHolders);
     let deaf = lines.replace("3100", "9100").replace("4000", "9200");
+    let deaf = format!("{deaf}\n2500 w0.0 update 1 a 150 o1").replace("delete 1 a 100", "delete 1 a 150");
     assert_eq!(only(&history(&deaf)).0, Kind::TwoHolders);
 }
 
@@ -211,5 +212,153 @@ fn disturbances_set_the_clock_of_a_takeover_back_and_no_further() {
     assert!(late("2000 server away paused\n3000 server back true"));
     assert!(!late("2000 server away paused\n24000 server back true"));
     assert!(!late("2000 w1.0 busy 2\n28000 w1.0 free 2"), "it does not look");
+    // What was going on with the dead is over.
+    assert!(late("900 w0.0 busy 1"));
+    assert!(late("900 w0.0 stopped 900000"));
+    assert!(late("900 w0.0 net black-hole\n29000 w0.1 started"));
+    assert!(late("0 w2.0 JOINED 3\n3000 w2.0 busy 3\n4000 w2.0 gone 3"), "its consumer has dropped it");
+    assert!(late("900 w2.0 net cut\n1000 w2.0 net-end\n29000 w2.0 net-end"), "it ended once");
     assert!(!late("2000 w1.0 takes 2 false"), "there is nobody to take it");
+}
+
+/// `w1.0` stands still for `pause` ms, again and again, and runs for as long in between.
+fn pauses(pause: u64) -> String {
+    let from = (1_100..29_000).step_by(2 * pause as usize);
+    from.map(|from| format!("{} w1.0 stalled {from}000\n", from + pause)).collect()
+}
+
+// On a busy machine somebody always stands still: that costs the time, and no more.
+#[test]
+fn short_pauses_hold_up_a_takeover_for_as_long_as_they_are() {
+    let lines = |stalls: &str, add: u64| {
+        format!(
+            "{TWO}11 m0.0 ask o1 add a o1
+            12 m0.0 done o1 a new
+            1000 w0.0 killed
+            {stalls}
+            {add} w1.0 add 2 a 200 o1
+            90000 soak fault nothing"
+        )
+    };
+    // A bound of 3 s, of which the half passes as it should.
+    clean(&lines(&pauses(200), 6_800));
+    assert_eq!(only(&history(&lines(&pauses(200), 7_500))).0, Kind::LateTakeover);
+    // Everybody stands still at once.
+    let all = format!("{}{}", pauses(200), pauses(200).replace("w1.0", "w2.0"));
+    let two = lines(&format!("0 w2.0 JOINED 3\n{all}"), 7_500);
+    assert_eq!(only(&history(&two)).0, Kind::LateTakeover);
+    // It may have lost its lock by each of these, and what it was given goes on to somebody else.
+    clean(&lines(&pauses(600), 29_000));
+}
+
+#[test]
+fn short_pauses_hold_up_a_delete_and_an_update_for_as_long_as_they_are() {
+    let lines = |call: &str, seen: &str| {
+        format!(
+            "0 w1.0 JOINED 2
+            10 w1.0 add 2 a 100 o1
+            1000 m0.0 ask o2 {call}
+            1001 m0.0 done o2 a pushed
+            {}{seen}
+            90000 soak fault nothing",
+            pauses(100)
+        )
+    };
+    for (call, kind) in [("update a o2", Kind::StalePayload), ("delete a -", Kind::DeleteNotDelivered)] {
+        let seen = |at: u64| match kind {
+            Kind::StalePayload => format!("{at} w1.0 update 2 a 100 o2"),
+            _ => format!("{at} w1.0 told 2 a 100\n{at} w1.0 delete 2 a 100 Removed\n{at} w1.0 drop 2 a 100"),
+        };
+        clean(&lines(call, &seen(3_900)));
+        assert_eq!(only(&history(&lines(call, &seen(4_500)))).0, kind);
+    }
+}
+
+// The soak blocks the thread of the consumer: it says so, since nothing else of that process may notice.
+#[test]
+fn a_consumer_that_does_not_look_gets_an_update_when_it_looks_again() {
+    let lines = |busy: &str, seen: u64| {
+        format!(
+            "{TWO}1000 m0.0 ask o2 update a o2
+            1001 m0.0 done o2 a pushed
+            {busy}
+            {seen} w0.0 update 1 a 100 o2
+            90000 soak fault nothing"
+        )
+    };
+    clean(&lines("990 w0.0 busy 1\n3490 w0.0 free 1", 3_491));
+    assert_eq!(only(&history(&lines("", 3_491))).0, Kind::StalePayload);
+    assert_eq!(only(&history(&lines("990 w0.0 busy 1\n1490 w0.0 free 1", 3_491))).0, Kind::StalePayload);
+    // Handlers are told whether or not it looks.
+    let deleted = lines("990 w0.0 busy 1\n3490 w0.0 free 1", 3_491).replace("update a o2", "delete a -");
+    let deleted = deleted.replace("3491 w0.0 update 1 a 100 o2", "3491 w0.0 told 1 a 100");
+    assert_eq!(only(&history(&deleted)).0, Kind::DeleteNotDelivered);
+}
+
+// It did not look, and its handlers were told when the lock was over: it was over then, and not before.
+#[test]
+fn a_consumer_that_does_not_look_is_no_excuse_for_what_its_handlers_were_told() {
+    let lines = |add: u64| {
+        format!(
+            "{TWO}500 w0.0 busy 1
+            3000 w0.0 told 1 a 100
+            {add} w1.0 add 2 a 200 o1
+            3500 w0.0 free 1
+            3501 w0.0 delete 1 a 100 LockExpired
+            3501 w0.0 close 1 LockExpired
+            5000 w0.0 drop 1 a 100"
+        )
+    };
+    clean(&lines(3_301));
+    assert_eq!(only(&history(&lines(3_200))).0, Kind::TwoHoldersWithinMargin);
+    assert_eq!(only(&history(&lines(2_000))).0, Kind::TwoHolders);
+}
+
+// A worker that was dropped keeps its lock until its handlers are done, or the release timeout is over.
+#[test]
+fn a_handler_of_a_worker_that_was_dropped_has_its_time() {
+    let lines = |add: u64, trouble: &str| {
+        format!(
+            "{TWO}{trouble}
+            1000 w0.0 gone 1
+            1001 w0.0 told 1 a 100
+            {add} w1.0 add 2 a 200 o1
+            6000 w0.0 drop 1 a 100"
+        )
+    };
+    clean(&lines(3_002, ""));
+    assert_eq!(only(&history(&lines(1_500, ""))).0, Kind::TwoHoldersWithinMargin);
+    // Its lock may be lost meanwhile, by what may cost it, and not long before that.
+    clean(&lines(1_500, "1100 w0.0 net cut\n3000 w0.0 net-end"));
+    assert_eq!(
+        only(&history(&lines(1_350, "1100 w0.0 net cut\n3000 w0.0 net-end"))).0,
+        Kind::TwoHoldersWithinMargin
+    );
+    assert_eq!(
+        only(&history(&lines(1_500, "1100 w0.0 net cut\n1300 w0.0 net-end"))).0,
+        Kind::TwoHoldersWithinMargin
+    );
+}
+
+// Long after its trouble a worker would have said that its lock is over.
+#[test]
+fn trouble_of_long_ago_excuses_nobody_who_is_killed() {
+    let lines = |trouble: &str| {
+        format!(
+            "{TWO}{trouble}
+            19000 w0.0 told 1 a 100
+            19001 w0.0 delete 1 a 100 Rebalanced
+            19500 w1.0 add 2 a 200 o1
+            20000 w0.0 killed"
+        )
+    };
+    clean(&lines("17000 w0.0 net cut\n18000 w0.0 net-end"));
+    let ago = lines("1000 w0.0 net cut\n2000 w0.0 net-end");
+    assert_eq!(only(&history(&ago)).0, Kind::TwoHoldersWithinMargin);
+    // Unless it did not look from then on.
+    clean(&lines("1000 w0.0 net cut\n2000 w0.0 net-end\n3000 w0.0 busy 1"));
+    // Whom nobody told anything of its lock has it.
+    let untold = lines("17000 w0.0 net cut\n18000 w0.0 net-end").replace("19000 w0.0 told 1 a 100", "");
+    let untold = untold.replace("19001 w0.0 delete 1 a 100 Rebalanced", "");
+    assert_eq!(only(&history(&untold)).0, Kind::TwoHolders);
 }

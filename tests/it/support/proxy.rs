@@ -1,7 +1,7 @@
 //! A TCP proxy between a client and its server, for what networks do: cut, swallow, delay.
 //!
 //! Two threads a connection, by std alone. Bytes are passed on whole or the connection is lost for good: TCP never
-//! leaves a hole in a stream, so neither does this.
+//! leaves a hole in a stream, so neither does this. What is published may get lost before it comes to a connection.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::io::{Read, Write};
@@ -24,6 +24,10 @@ enum Mode {
     SwallowSome(bool),
     /// What the server says is swallowed; what it is asked goes through.
     SwallowAnswers,
+    /// The same, for every other connection.
+    SwallowSomeAnswers(bool),
+    /// Of so many messages that are published one is lost, and all else is passed on.
+    LoseMessages(usize),
     /// Connections are closed, the new ones too.
     Cut,
     /// The proxy was dropped.
@@ -112,6 +116,17 @@ impl Proxy {
         self.shared.set(Mode::SwallowAnswers);
     }
 
+    /// The same on every other connection: what a client asks for is done, and it hears only of what the others do; or the
+    /// other way round.
+    pub(crate) fn swallow_answers_of_every_other(&self, odd: bool) {
+        self.shared.set(Mode::SwallowSomeAnswers(odd));
+    }
+
+    /// One in so many messages that are published is lost, on connections that stay as good as before.
+    pub(crate) fn lose_messages(&self, one_in: usize) {
+        self.shared.set(Mode::LoseMessages(one_in));
+    }
+
     /// Closes every connection, and each new one at once, until `pass`.
     pub(crate) fn cut(&self) {
         self.shared.set(Mode::Cut);
@@ -162,7 +177,9 @@ impl Shared {
                 | Mode::DelaySome(..)
                 | Mode::BlackHole
                 | Mode::SwallowSome(_)
-                | Mode::SwallowAnswers => {}
+                | Mode::SwallowAnswers
+                | Mode::SwallowSomeAnswers(_)
+                | Mode::LoseMessages(_) => {}
             }
             // Without a server the client's connection is closed, as the server's own port would.
             let address = *self.server.lock().expect("no panic with it");
@@ -189,12 +206,21 @@ impl Shared {
     /// Carries bytes one way until the connection ends; then ends both.
     fn pump(&self, link: &Link, mut from: &TcpStream, mut to: &TcpStream, answers: bool) {
         let mut buffer = vec![0; 64 * 1024];
+        let mut published = 0;
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             let swallow = match self.mode() {
                 Mode::Cut | Mode::Over => break,
                 Mode::BlackHole => true,
                 Mode::SwallowSome(odd) => odd == link.odd,
                 Mode::SwallowAnswers => answers,
+                Mode::SwallowSomeAnswers(odd) => answers && odd == link.odd,
+                Mode::LoseMessages(one_in) if answers => {
+                    let kept = without_messages(&buffer[..count], one_in, &mut published);
+                    if to.write_all(&kept).is_err() {
+                        break;
+                    }
+                    continue;
+                }
                 Mode::Delay(delay) => {
                     std::thread::sleep(delay);
                     false
@@ -203,7 +229,7 @@ impl Shared {
                     std::thread::sleep(delay);
                     false
                 }
-                Mode::Pass | Mode::DelaySome(..) => false,
+                Mode::Pass | Mode::DelaySome(..) | Mode::LoseMessages(_) => false,
             };
             let lost = &link.lost[usize::from(answers)];
             if swallow {
@@ -227,4 +253,63 @@ impl Link {
     fn close(&self) {
         let _ = (self.client.shutdown(Shutdown::Both), self.server.shutdown(Shutdown::Both));
     }
+}
+
+/// What the server said, without one in so many of the messages that were published. What does not begin and end with a
+/// whole value is passed on as it is.
+fn without_messages(bytes: &[u8], one_in: usize, published: &mut usize) -> Vec<u8> {
+    let (mut kept, mut rest) = (Vec::with_capacity(bytes.len()), bytes);
+    while let Some(length) = value(rest) {
+        let (this, next) = rest.split_at(length);
+        rest = next;
+        if is_message(this) {
+            *published += 1;
+            if published.is_multiple_of(one_in) {
+                continue;
+            }
+        }
+        kept.extend_from_slice(this);
+    }
+    if rest.is_empty() { kept } else { bytes.to_vec() }
+}
+
+fn is_message(value: &[u8]) -> bool {
+    let heads: [&[u8]; 3] =
+        [b"3\r\n$8\r\nsmessage\r\n", b"3\r\n$7\r\nmessage\r\n", b"4\r\n$8\r\npmessage\r\n"];
+    matches!(value.first(), Some(b'*' | b'>')) && heads.iter().any(|head| value[1..].starts_with(head))
+}
+
+/// How long the value is that the bytes begin with, if all of it is there.
+fn value(bytes: &[u8]) -> Option<usize> {
+    let line = bytes.windows(2).position(|end| end == b"\r\n")?;
+    let number = || std::str::from_utf8(&bytes[1..line]).ok()?.parse::<i64>().ok();
+    let mut length = line + 2;
+    match bytes[0] {
+        b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => {}
+        b'$' | b'=' | b'!' => {
+            if let Ok(text) = usize::try_from(number()?) {
+                length += text + 2;
+            }
+        }
+        kind @ (b'*' | b'>' | b'~' | b'%') => {
+            let values = number()? * if kind == b'%' { 2 } else { 1 };
+            for _ in 0..values {
+                length += value(bytes.get(length..)?)?;
+            }
+        }
+        _ => return None,
+    }
+    (length <= bytes.len()).then_some(length)
+}
+
+#[test]
+fn only_published_messages_are_lost_and_only_whole_ones() {
+    let (mut published, message) = (0, b"*3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$4\r\na\r\nb\r\n".as_slice());
+    let pattern = b">4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\nc\r\n$1\r\na\r\n".as_slice();
+    let answer = b"*2\r\n:1\r\n$-1\r\n+OK\r\n".as_slice();
+    let said = [message, answer, pattern, message].concat();
+    assert_eq!(without_messages(&said, 2, &mut published), [message, answer, message].concat());
+    assert_eq!(without_messages(&said, 1, &mut published), answer);
+    let cut = &said[..said.len() - 1];
+    assert_eq!(without_messages(cut, 1, &mut published), cut);
 }

@@ -38,8 +38,10 @@ pub(super) struct Life<'a> {
     pub(super) close: Option<usize>,
     pub(super) end: Option<usize>,
     pub(super) gone: Option<usize>,
-    /// The first line that says that the lock is over.
+    /// The first line by which its consumer knew that the lock is over.
     pub(super) fenced: Option<usize>,
+    /// The first by which a handler knew: those are told whether or not the consumer looks.
+    pub(super) handlers_fenced: Option<usize>,
     /// When the consumer did not poll.
     pub(super) busy: Vec<(Us, Us)>,
     /// From when on it takes whatever comes, or does not.
@@ -107,6 +109,8 @@ pub(super) struct Away {
     pub(super) from: Us,
     pub(super) to: Us,
     pub(super) wiped: bool,
+    /// It is another process that is back.
+    pub(super) killed: bool,
     /// What was written since then may be lost.
     pub(super) lost_since: Option<Us>,
     pub(super) lines: (usize, Option<usize>),
@@ -150,9 +154,10 @@ impl<'a> Book<'a> {
             let killed = book.processes.get(book.lives[hold.life].who).and_then(|process| process.killed);
             hold.end = hold.end.min(killed.map_or(NEVER, |(at, _)| at));
         }
+        book.end_with_whom_it_was_about();
         for hold in &book.holds {
             if let Some(told) = hold.told.filter(|_| hold.reason.is_some_and(is_fence)) {
-                let fenced = &mut book.lives[hold.life].fenced;
+                let fenced = &mut book.lives[hold.life].handlers_fenced;
                 *fenced = Some(fenced.map_or(told, |line| line.min(told)));
             }
         }
@@ -161,6 +166,23 @@ impl<'a> Book<'a> {
             book.jobs.entry(hold.job).or_default().push(index);
         }
         book
+    }
+
+    /// Nobody says of the dead that they look again, run again or are connected again: what is not over by then would be
+    /// in everybody's way to the end of the history.
+    fn end_with_whom_it_was_about(&mut self) {
+        for process in self.processes.values_mut() {
+            let Some((killed, _)) = process.killed else { continue };
+            process.still.iter_mut().for_each(|still| still.to = still.to.min(killed.max(still.from)));
+            process.net.iter_mut().for_each(|net| net.1 = net.1.min(killed.max(net.0)));
+        }
+        for life in &mut self.lives {
+            let killed = self.processes.get(life.who).and_then(|process| process.killed).map(|(at, _)| at);
+            let last =
+                [life.end, life.gone].into_iter().flatten().map(|line| self.entries[line].at).chain(killed);
+            let last = last.min().unwrap_or(NEVER);
+            life.busy.iter_mut().for_each(|busy| busy.1 = busy.1.min(last.max(busy.0)));
+        }
     }
 
     fn process(&mut self, line: usize, entry: &'a Entry) {
@@ -191,7 +213,7 @@ impl<'a> Book<'a> {
             What::Net { .. } if process.net.last().is_some_and(|(_, to)| *to == NEVER) => {}
             What::Net { .. } => process.net.push((at, NEVER)),
             What::NetEnd {} => {
-                if let Some(net) = process.net.last_mut() {
+                if let Some(net) = process.net.last_mut().filter(|(_, to)| *to == NEVER) {
                     net.1 = at;
                 }
             }
@@ -202,11 +224,12 @@ impl<'a> Book<'a> {
 
     fn server(&mut self, line: usize, entry: &Entry) {
         match &entry.what {
-            What::Away { .. } => {
+            What::Away { why } => {
                 self.away.push(Away {
                     from: entry.at,
                     to: NEVER,
                     wiped: false,
+                    killed: why == "killed",
                     lost_since: None,
                     lines: (line, None),
                 });
@@ -242,6 +265,7 @@ impl<'a> Book<'a> {
                 end: None,
                 gone: None,
                 fenced: None,
+                handlers_fenced: None,
                 busy: Vec::new(),
                 takes: Vec::new(),
                 events: Vec::new(),
@@ -327,7 +351,7 @@ impl<'a> Book<'a> {
             What::Gone { .. } => self.lives[life].gone = Some(line),
             What::Busy { .. } => self.lives[life].busy.push((at, NEVER)),
             What::Free { .. } => {
-                if let Some(busy) = self.lives[life].busy.last_mut() {
+                if let Some(busy) = self.lives[life].busy.last_mut().filter(|(_, to)| *to == NEVER) {
                     busy.1 = at;
                 }
             }

@@ -32,13 +32,11 @@ impl Book<'_> {
         let mut until = hold.end;
         if let Some(told) = self.told_at(hold) {
             let earliest = self.earliest(life.who, &[], told);
-            let gone = life.gone.map(|line| self.at(line));
-            let allowed = match (hold.reason, gone) {
-                (Some(reason), None) if !is_fence(reason) => life.release,
-                // The lock may have ended without a word to a consumer that is gone.
-                (Some(reason), Some(gone)) if !is_fence(reason) => {
-                    life.release.min(gone.saturating_sub(earliest) + life.margin)
-                }
+            let allowed = match hold.reason {
+                Some(reason) if !is_fence(reason) => life.release,
+                // Dropped by its consumer, which is as a `Delete`.
+                None if life.gone.is_some() => life.release,
+                // Of its lock, or nobody knows.
                 _ => life.margin,
             };
             until = until.min(earliest + allowed);
@@ -49,7 +47,7 @@ impl Book<'_> {
                 until = until.min(earliest + life.margin);
             }
         }
-        if let Some(lost) = self.lost(life) {
+        if let Some(lost) = self.lost(life).or_else(|| self.may_have_lost(hold)) {
             until = until.min(lost + life.margin);
         }
         if let Some((wiped, _)) = self.wipe_of(hold) {
@@ -60,26 +58,44 @@ impl Book<'_> {
 
     /// The earliest that the worker may have given up because of its lock.
     pub(super) fn lost(&self, life: &Life<'_>) -> Option<Us> {
-        if let Some(fenced) = life.fenced {
-            return Some(self.earliest(life.who, &life.busy, self.at(fenced)));
+        // Its handlers were told at once; that its consumer did not look changes nothing.
+        if let Some(told) = life.handlers_fenced {
+            return Some(self.earliest(life.who, &[], self.at(told)));
         }
-        // Its consumer was gone, or dead, before it could see that: it may have been in any trouble that it saw nothing
-        // new after.
+        life.fenced.map(|line| self.earliest(life.who, &life.busy, self.at(line)))
+    }
+
+    /// The same of a worker whose consumer was gone, or dead, before it could see that. Whom its lock's end would have been
+    /// told is told; this is about a hold that was told to end before, for another reason, and then there is no other word.
+    /// It takes trouble that may cost a lock, which the consumer saw nothing new after, and had no time to see the `Close` of.
+    fn may_have_lost(&self, hold: &Hold<'_>) -> Option<Us> {
+        let life = self.life(hold);
+        self.told_at(hold)?;
         let process = self.processes.get(life.who)?;
         let gone = life.gone.map(|line| self.at(line));
-        let end = gone
-            .into_iter()
-            .chain(process.killed.map(|(at, _)| at))
-            .min()
-            .filter(|_| life.close.is_none())?;
+        let killed = process.killed.map(|(at, _)| at);
+        let end = gone.into_iter().chain(killed).min().filter(|_| life.close.is_none())?;
         let speaks =
             |line: &&usize| matches!(self.entries[**line].what, What::Add { .. } | What::Update { .. });
         let last = life.events.iter().rev().find(speaks).map_or(0, |line| self.at(*line));
+        // A worker that was dropped goes on until its handlers are done.
+        let until = gone.map_or(end, |_| hold.end);
+        let unseen = |from: Us, to: Us| {
+            let mut seen = to.saturating_add(recover(from, to));
+            for (busy, free) in &life.busy {
+                if *busy <= seen && *free > from {
+                    seen = seen.max(free.saturating_add(WAKE));
+                }
+            }
+            seen >= end
+        };
         let still = process.still.iter().map(|still| (still.from, still.to));
         let away = self.away.iter().map(|away| (away.from, away.to));
         let trouble = still.chain(process.net.iter().copied()).chain(away);
-        let trouble = trouble.filter(|(from, to)| to - from > life.margin && *to > last && *from < end);
-        trouble.map(|(from, _)| from).min()
+        let costs = |(from, to): &(Us, Us)| {
+            to - from > life.margin && *to > last && *from < until && unseen(*from, *to)
+        };
+        trouble.filter(costs).map(|(from, _)| from).min()
     }
 
     /// The wipe of the cluster that the holder is a member of, and when it was over.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::book::{Book, Hold, Life, MS, NEVER, NOISE, RECOVER, is_fence, recover};
+use super::book::{Away, Book, Hold, Life, MS, NEVER, NOISE, RECOVER, is_fence, recover};
 use super::history::{Us, What};
 use super::operations::{Effect, Operation};
 use super::{Kind, Violation};
@@ -13,6 +13,10 @@ const SLACK: Us = 1_000 * MS;
 /// A process that stood still for so long may have been in somebody's way.
 const LONG: Us = 100 * MS;
 
+/// One that stood still for less than this, a heartbeat, has lost nothing by it: whatever it does is later by so much, and
+/// that is all. On a busy machine there is always one.
+const PAUSE: Us = 500 * MS;
+
 /// From when to when something was in the way, and how much longer the jobs of that worker are kept for its name.
 #[derive(Clone, Copy, Debug)]
 struct Disturbance {
@@ -21,11 +25,17 @@ struct Disturbance {
     grace: Us,
     /// For how long after `to` jobs may still be given to a worker that is no more.
     lasts: Us,
+    /// Nothing is lost by it but the time itself.
+    is_pause: bool,
 }
 
 impl Disturbance {
     fn new(from: Us, to: Us) -> Self {
-        Self { from, to, grace: 0, lasts: 0 }
+        Self { from, to, grace: 0, lasts: 0, is_pause: false }
+    }
+
+    fn still(from: Us, to: Us) -> Self {
+        Self { is_pause: to - from < PAUSE, ..Self::new(from, to) }
     }
 }
 
@@ -39,6 +49,7 @@ pub(super) fn check(book: &Book<'_>) -> Vec<Violation> {
         updated(book, horizon, hold, &mut found);
         revived(book, hold, &mut found);
         wiped(book, horizon, hold, &mut found);
+        lifted(book, horizon, hold, &mut found);
     }
     for job in book.operations.jobs() {
         after_an_add(book, &disturbances, horizon, job, &mut found);
@@ -60,18 +71,19 @@ fn disturbances(book: &Book<'_>) -> Vec<Disturbance> {
         (*ttl, *grace) = (life.ttl.max(*ttl), life.grace.max(*grace));
         all.extend(life.busy.iter().map(|(from, to)| Disturbance::new(*from, *to)));
         // What it was given before it went, it has given back; if its lock is lost, that lives on for a while.
-        if let Some(close) = life.fenced {
+        if let Some(close) = life.handlers_fenced.into_iter().chain(life.fenced).min() {
             let (at, lasts) = (book.at(close), life.ttl + life.grace);
-            all.push(Disturbance { from: at, to: at, grace: life.grace, lasts });
+            all.push(Disturbance { grace: life.grace, lasts, ..Disturbance::new(at, at) });
         }
     }
     for (who, (ttl, grace)) in terms {
         let Some(process) = book.processes.get(who) else { continue };
-        all.extend(process.killed.map(|(at, _)| Disturbance { from: at, to: at, grace, lasts: ttl + grace }));
+        let dead = |(at, _)| Disturbance { grace, lasts: ttl + grace, ..Disturbance::new(at, at) };
+        all.extend(process.killed.map(dead));
         let long = process.still.iter().filter(|still| still.to - still.from >= LONG);
-        let long = long.map(|still| (still.from, still.to));
-        let net = process.net.iter().map(|(from, to)| (*from, to + recover(*from, *to)));
-        all.extend(long.chain(net).map(|(from, to)| Disturbance { from, to, grace, lasts: 0 }));
+        let long = long.map(|still| Disturbance::still(still.from, still.to));
+        let net = process.net.iter().map(|(from, to)| Disturbance::new(*from, to + recover(*from, *to)));
+        all.extend(long.chain(net).map(|disturbance| Disturbance { grace, ..disturbance }));
     }
     all.sort_unstable_by_key(|disturbance| disturbance.from);
     all
@@ -80,13 +92,21 @@ fn disturbances(book: &Book<'_>) -> Vec<Disturbance> {
 /// When what should have come `bound` after `from` is late.
 fn deadline(disturbances: &[Disturbance], from: Us, bound: Us) -> Us {
     let mut deadline = from + bound;
+    // Up to here a pause has been made up for: two at once are one.
+    let mut paused = from;
     for disturbance in disturbances {
         if disturbance.from > deadline {
             break; // they are in order
         }
-        if disturbance.to + disturbance.lasts >= from.saturating_sub(NOISE) {
+        if disturbance.to + disturbance.lasts < from.saturating_sub(NOISE) {
+            continue;
+        }
+        if disturbance.is_pause {
+            deadline += disturbance.to.saturating_sub(disturbance.from.max(paused));
+        } else {
             deadline = deadline.max(disturbance.to.min(NEVER) + bound + disturbance.grace);
         }
+        paused = paused.max(disturbance.to);
     }
     deadline
 }
@@ -226,15 +246,19 @@ fn updated(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violat
         own.extend(life.busy.iter().map(|(from, to)| Disturbance::new(*from, *to)));
         own.sort_unstable_by_key(|disturbance| disturbance.from);
         let deadline = deadline(&own, update.to, life.ttl / 3 + SLACK);
-        // Nothing else may have come in between, and nothing that could have moved the job.
-        let alone = |op: &Operation<'_>| {
-            op.ask == update.ask
-                || op.to < update.from
-                || op.from > deadline
-                || op.effect == Effect::There { new: false } && op.certain
-        };
+        if deadline >= ends {
+            continue;
+        }
+        // Another update may have come before or after it; nothing that could have moved the job.
+        let others =
+            |op: &&Operation<'_>| op.ask != update.ask && op.to >= update.from && op.from <= deadline;
         let (seen, has) = book.payload_at(hold, deadline);
-        if deadline >= ends || update.payload == Some(has) || !book.operations.on(hold.job).all(alone) {
+        let explains = |op: &Operation<'_>| match op.effect {
+            Effect::Changed => op.payload == Some(has),
+            Effect::There { new } => new || !op.certain,
+            Effect::Gone { .. } => true,
+        };
+        if update.payload == Some(has) || book.operations.on(hold.job).filter(others).any(explains) {
             continue;
         }
         let text = format!(
@@ -278,13 +302,39 @@ fn wiped(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violatio
     found.push(Violation::new(Kind::HeldAfterWipe, text, lines));
 }
 
+/// Another server process may have forgotten later assignments: those that go on have a larger epoch from then on.
+fn lifted(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violation>) {
+    let life = book.life(hold);
+    let ends = book.told_at(hold).unwrap_or(NEVER).min(hold.end).min(horizon);
+    let outlived = |away: &&Away| away.killed && !away.wiped && hold.from < away.from && away.to < ends;
+    for away in book.away.iter().filter(outlived) {
+        let mut own = own_disturbances(book, life);
+        own.extend(life.busy.iter().map(|(from, to)| Disturbance::new(*from, *to)));
+        own.sort_unstable_by_key(|disturbance| disturbance.from);
+        let deadline = deadline(&own, away.to, life.ttl / 3 + SLACK);
+        let epochs = || [(hold.add, hold.epoch)].into_iter().chain(hold.epochs.iter().copied());
+        let before = epochs().filter(|(line, _)| book.at(*line) < away.from).max_by_key(|(_, epoch)| *epoch);
+        let Some((line, before)) = before.filter(|_| deadline < ends) else { continue };
+        if epochs().any(|(line, epoch)| epoch > before && book.at(line) <= deadline) {
+            continue;
+        }
+        let text = format!(
+            "{}: worker {} has epoch {before} still {} ms after the server was back",
+            hold.job,
+            life.worker,
+            (deadline - away.to) / MS
+        );
+        let lines = [Some(line), Some(away.lines.0), away.lines.1];
+        found.push(Violation::new(Kind::EpochNotLifted, text, lines));
+    }
+}
+
 /// What keeps one worker from hearing of something.
 fn own_disturbances(book: &Book<'_>, life: &Life<'_>) -> Vec<Disturbance> {
     let process = book.processes.get(life.who);
-    let still = process.iter().flat_map(|process| process.still.iter().map(|still| (still.from, still.to)));
-    let net = process
-        .iter()
-        .flat_map(|process| process.net.iter().map(|(from, to)| (*from, to + recover(*from, *to))));
-    let away = book.away.iter().map(|away| (away.from, away.to + recover(away.from, away.to)));
-    still.chain(net).chain(away).map(|(from, to)| Disturbance::new(from, to)).collect()
+    let still = process.iter().flat_map(|process| &process.still);
+    let still = still.map(|still| Disturbance::still(still.from, still.to));
+    let net = process.iter().flat_map(|process| process.net.iter().copied());
+    let net = net.chain(book.away.iter().map(|away| (away.from, away.to)));
+    still.chain(net.map(|(from, to)| Disturbance::new(from, to + recover(from, to)))).collect()
 }

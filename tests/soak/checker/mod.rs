@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     OverlapNotSaid,
     /// A later holder has no larger epoch, or an epoch fell within an assignment.
     EpochBack,
+    /// An assignment that goes on with another server process has no larger epoch after the bound.
+    EpochNotLifted,
     /// An event that does not follow from the ones before it.
     OutOfTurn,
     /// An `Add` or `Update` of a worker whose lock was over when its process woke.
@@ -80,6 +82,7 @@ impl fmt::Display for Kind {
             Self::TwoHoldersWithinMargin => "two holders at once, the first within its margin",
             Self::OverlapNotSaid => "a handler was passed over, and the stream did not say so",
             Self::EpochBack => "an epoch that went back",
+            Self::EpochNotLifted => "no new epoch from another server process",
             Self::OutOfTurn => "an event out of turn",
             Self::SpokeAfterLock => "an Add or Update after the lock was over",
             Self::LateTakeover => "a takeover later than its bound",

@@ -5,6 +5,8 @@ use crate::rng::Rng;
 
 /// Ids that are used again and again.
 const GIVEN: u64 = 40;
+/// How many of them are deleted and added again at once.
+const CHURNED: u64 = 20;
 /// About so many jobs under fresh ids.
 const FRESH: usize = 120;
 const FOREIGN_KEYS: u64 = 200_000;
@@ -242,6 +244,8 @@ impl Plan {
                 (2, "hole"),
                 (4, "hole-some"),
                 (4, "deaf"),
+                (4, "deaf-some"),
+                (3, "lossy"),
                 (if matches!(place, Place::Master(_)) { 8 } else { 0 }, "late"),
                 (2, "delay"),
                 (3, "uneven"),
@@ -269,6 +273,19 @@ impl Plan {
                 }
                 "deaf" => (Act::NetEnd(place), vec![(0, Act::Net(place, Net::SwallowAnswers))]),
                 "delay" => (Act::NetEnd(place), vec![(0, Act::Net(place, Net::Delay(rng.range(5, 150))))]),
+                // Too short for its lock to end: it asks again for what was done, when it may have the job again.
+                "deaf-some" => {
+                    duration = rng.range(300, 900);
+                    let net = Net::SwallowSomeAnswers(rng.chance(50));
+                    (Act::NetEnd(place), vec![(0, Act::Net(place, net))])
+                }
+                "lossy" => {
+                    duration = rng.range(1_000, 4_000);
+                    (
+                        Act::NetEnd(place),
+                        vec![(0, Act::Net(place, Net::LoseMessages(rng.range(3, 7) as usize)))],
+                    )
+                }
                 // What it asks for comes when it has given up on it.
                 "late" => {
                     (Act::NetEnd(place), vec![(0, Act::Net(place, Net::Delay(rng.range(1_100, 1_800))))])
@@ -292,9 +309,26 @@ impl Plan {
                 for (after, act) in begin {
                     self.push(at + after, act);
                 }
+                if kind == "deaf-some" {
+                    self.churn(rng, place, at, at + duration);
+                }
                 at += duration;
                 self.push(at, finish);
             }
+        }
+    }
+
+    /// Jobs that are deleted and added again at once: they may come to the worker that has just let go of them.
+    fn churn(&mut self, rng: &mut Rng, place: Place, from: u64, to: u64) {
+        let first = rng.range(0, GIVEN);
+        let jobs: Vec<Job> = (0..CHURNED).map(|next| Job::Given((first + next) % GIVEN)).collect();
+        let mut at = from + 20;
+        while at + 60 < to {
+            for (at, call) in [(at, Call::Delete(jobs.clone())), (at + 25, Call::Add(jobs.clone()))] {
+                let (master, op) = (rng.index(self.masters), format!("c{place}-{at}"));
+                self.push(at, Act::Call { master, op, call });
+            }
+            at += rng.range(60, 140);
         }
     }
 

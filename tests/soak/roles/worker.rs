@@ -215,12 +215,24 @@ impl Consumer {
                 }
             }
             "hold" => self.mood.hold = Some((Instant::now() + time(1), time(2))),
-            // Everything on this thread stands still, as in a handler that does not yield.
-            "block" => std::thread::sleep(time(1)),
+            "block" => self.block(time(1)),
             "delete" => self.delete_one(words[1].to_owned(), number(2)),
             other => panic!("no such command: {other}"),
         }
         false
+    }
+
+    /// Everything on this thread stands still, as in a handler that does not yield. The consumer is among it, and nobody
+    /// else may notice: another thread of the runtime goes on. One that does not look anyway says by itself when it does.
+    fn block(&self, time: Duration) {
+        let looks = self.mood.busy.is_none();
+        if looks {
+            say(What::Busy { worker: self.worker });
+        }
+        std::thread::sleep(time);
+        if looks {
+            say(What::Free { worker: self.worker });
+        }
     }
 
     /// A worker asks for the end of one of its jobs.
