@@ -431,6 +431,14 @@ fn an_assignment_that_goes_on_with_another_server_process_and_its_old_epoch_is_f
         let late = format!("{lines}\n8001 w0.0 update 1 a 200 o1");
         assert_eq!(only(&history(&late)).0, Kind::EpochNotLifted);
     }
+    // In the end there is no time left for it.
+    let end = format!(
+        "{ADDED}8000 server away killed\n8500 server back true\n{}",
+        HEALED.replace("9010", "9010 m0.0 has a assigned:1:100\n9010")
+    );
+    assert_eq!(only(&history(&end)).0, Kind::EpochNotLifted);
+    assert_eq!(judge::unsettled(&history(&end))[0].kind, Kind::EpochNotLifted);
+    clean(&format!("{end}\n8900 w0.0 update 1 a 200 o1"));
 }
 
 const HEALED: &str = "9000 soak heal\n9010 m0.0 cluster 0 0 0\n9020 soak final";

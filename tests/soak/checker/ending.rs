@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::book::{Book, Hold};
+use super::book::{Away, Book, Hold};
 use super::history::{Us, What};
+use super::late::not_lifted;
 use super::{Kind, Violation};
 
 /// What the cluster said of itself last.
@@ -92,6 +93,15 @@ pub(super) fn check(book: &Book<'_>, at: Us) -> Vec<Violation> {
             let text = format!("nobody ever added {job}");
             found.push(Violation::new(Kind::JobNotGone, text, [Some(hold.add), Some(has)]));
         }
+    }
+    for hold in book.holds.iter().filter(|hold| hold.from <= at && hold.end > at) {
+        let told = book.told_at(hold).is_some_and(|told| told <= at);
+        let known = |away: &Away| not_lifted(book, hold, away, at).map(|before| (before, away.lines));
+        let Some(((line, epoch), (gone, back))) = book.away.iter().find_map(known).filter(|_| !told) else {
+            continue;
+        };
+        let text = format!("{}: worker {} has epoch {epoch} in the end", hold.job, book.life(hold).worker);
+        found.push(Violation::new(Kind::EpochNotLifted, text, [Some(line), Some(gone), back]));
     }
     if said.pending > 0 {
         let text = format!("{} jobs", said.pending);

@@ -306,18 +306,14 @@ fn wiped(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violatio
 fn lifted(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violation>) {
     let life = book.life(hold);
     let ends = book.told_at(hold).unwrap_or(NEVER).min(hold.end).min(horizon);
-    let outlived = |away: &&Away| away.killed && !away.wiped && hold.from < away.from && away.to < ends;
-    for away in book.away.iter().filter(outlived) {
+    for away in book.away.iter().filter(|away| away.to < ends) {
         let mut own = own_disturbances(book, life);
         own.extend(life.busy.iter().map(|(from, to)| Disturbance::new(*from, *to)));
         own.sort_unstable_by_key(|disturbance| disturbance.from);
         let deadline = deadline(&own, away.to, life.ttl / 3 + SLACK);
-        let epochs = || [(hold.add, hold.epoch)].into_iter().chain(hold.epochs.iter().copied());
-        let before = epochs().filter(|(line, _)| book.at(*line) < away.from).max_by_key(|(_, epoch)| *epoch);
-        let Some((line, before)) = before.filter(|_| deadline < ends) else { continue };
-        if epochs().any(|(line, epoch)| epoch > before && book.at(line) <= deadline) {
+        let Some((line, before)) = not_lifted(book, hold, away, deadline).filter(|_| deadline < ends) else {
             continue;
-        }
+        };
         let text = format!(
             "{}: worker {} has epoch {before} still {} ms after the server was back",
             hold.job,
@@ -327,6 +323,17 @@ fn lifted(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violati
         let lines = [Some(line), Some(away.lines.0), away.lines.1];
         found.push(Violation::new(Kind::EpochNotLifted, text, lines));
     }
+}
+
+/// The epoch that a hold had when its server process ended, if by `until` it has no larger one from the next.
+pub(super) fn not_lifted(book: &Book<'_>, hold: &Hold<'_>, away: &Away, until: Us) -> Option<(usize, u64)> {
+    if !away.killed || away.wiped || hold.from >= away.from {
+        return None;
+    }
+    let epochs = || [(hold.add, hold.epoch)].into_iter().chain(hold.epochs.iter().copied());
+    let before = epochs().filter(|(line, _)| book.at(*line) < away.from).max_by_key(|(_, epoch)| *epoch)?;
+    let has_another = epochs().any(|(line, epoch)| epoch > before.1 && book.at(line) <= until);
+    (!has_another).then_some(before)
 }
 
 /// What keeps one worker from hearing of something.

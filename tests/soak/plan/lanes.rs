@@ -5,8 +5,6 @@ use crate::rng::Rng;
 
 /// Ids that are used again and again.
 const GIVEN: u64 = 40;
-/// How many of them are deleted and added again at once.
-const CHURNED: u64 = 20;
 /// About so many jobs under fresh ids.
 const FRESH: usize = 120;
 const FOREIGN_KEYS: u64 = 200_000;
@@ -244,8 +242,8 @@ impl Plan {
                 (2, "hole"),
                 (4, "hole-some"),
                 (4, "deaf"),
-                (4, "deaf-some"),
-                (3, "lossy"),
+                (if matches!(place, Place::Worker(_)) { 6 } else { 1 }, "deaf-some"),
+                (if matches!(place, Place::Worker(_)) { 6 } else { 1 }, "lossy"),
                 (if matches!(place, Place::Master(_)) { 8 } else { 0 }, "late"),
                 (2, "delay"),
                 (3, "uneven"),
@@ -318,17 +316,20 @@ impl Plan {
         }
     }
 
-    /// Jobs that are deleted and added again at once: they may come to the worker that has just let go of them.
+    /// Jobs that are deleted and added again, one after the other: each mostly comes to the worker that has just let go of
+    /// it, as that has one job less than the others.
     fn churn(&mut self, rng: &mut Rng, place: Place, from: u64, to: u64) {
-        let first = rng.range(0, GIVEN);
-        let jobs: Vec<Job> = (0..CHURNED).map(|next| Job::Given((first + next) % GIVEN)).collect();
-        let mut at = from + 20;
-        while at + 60 < to {
-            for (at, call) in [(at, Call::Delete(jobs.clone())), (at + 25, Call::Add(jobs.clone()))] {
+        let (first, mut at) = (rng.range(0, GIVEN), from + 20);
+        for next in 0.. {
+            if at + 40 >= to {
+                return;
+            }
+            let jobs = vec![Job::Given((first + next) % GIVEN)];
+            for (at, call) in [(at, Call::Delete(jobs.clone())), (at + 30, Call::Add(jobs))] {
                 let (master, op) = (rng.index(self.masters), format!("c{place}-{at}"));
                 self.push(at, Act::Call { master, op, call });
             }
-            at += rng.range(60, 140);
+            at += 35;
         }
     }
 
