@@ -1,13 +1,18 @@
 //! Which worker to reap, and when: at once by a master, later by each worker after the first.
 //!
 //! ```text
-//!  beat, survey, reap: "its lock ends first, then"  --> Told  --(then + 2 ms + rank x step)--+
-//!  keyspace event: "its lock ended"                 --> Ended --(now + rank x step)----------+--> poll: reap it
-//!  control: "reaping" (somebody is at it)           --> Left  --(patience + rank x step)-----+        |
-//!                                                         ^-------------- until heard of -------------+
+//!  beat, survey, reap: "its lock ends first, then"  --> Told  --(then + 2 ms + delay)--+
+//!  keyspace event: "its lock ended"                 --> Ended --(now + delay)----------+--> poll: reap it
+//!  control: "reaping" (somebody is at it)           --> Left  --(patience + delay)-----+        |
+//!                                                         ^----------- until heard of ----------+
 //!  control or our reap: "reaped", "left", "nothing"  --> forgotten
 //!  our reap: "not before then" (it lives, or its jobs are kept for its name) --> Told
 //! ```
+//!
+//! The delay is rank x step. It is none for what is told as over by the reap that finished another: who is at it goes on.
+//!
+//! Events and control messages are a cost to all who hear them, so only the first in rank do (`listens`). The others go by what they
+//! are told, and so late that each of their heartbeats comes first, which tells whether anybody has done it.
 //!
 //! Events and control messages are hints, and anybody may forge one: all that a false one brings about is a reap
 //! that the server answers with "its lock has not ended", or a stand-down that is over in bounded time. What the
@@ -32,8 +37,14 @@ const LONGEST_STAND_DOWN: Duration = Duration::from_secs(10);
 /// Deadlines are in whole milliseconds, and a key is over only after its last one.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
 
-/// The largest rank that still waits longer than the one before it; it bounds how late a takeover can be.
+/// Below this rank, a worker begins to listen; from [`LAST_RANK`] on, it ceases to. Some are there always, as ranks change.
+const LISTENERS: u64 = 16;
+
+/// The largest rank that still waits a whole step longer than the one before it; it bounds how late a takeover can be.
 const LAST_RANK: u64 = 50;
+
+/// The largest rank that still waits longer than the one before it; after [`LAST_RANK`], a fifth of a step each.
+const LAST_DEAF_RANK: u64 = 1_000;
 
 /// A deadline that is told to be further away is looked at again by then.
 const FURTHEST: Duration = Duration::from_secs(24 * 3600);
@@ -48,9 +59,11 @@ const MOST_GONE: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Standby {
     step: Duration,
+    heartbeat: Duration,
     /// Never reaped by itself: a worker's own lock is its lease's business.
     me: Option<WorkerId>,
     rank: u64,
+    listens: bool,
     candidates: BTreeMap<WorkerId, Candidate>,
     /// Workers lately gone, the oldest first.
     gone: VecDeque<WorkerId>,
@@ -63,6 +76,8 @@ struct Candidate {
     at: Instant,
     /// Since when it has been asked for, or left to others, without an end.
     since: Option<Instant>,
+    /// It follows on one that we have reaped, and nobody before us has been at it.
+    ours: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,18 +92,34 @@ enum Phase {
 
 impl Standby {
     /// A participant that acts at once, until it is told its rank; `step` is what each rank waits for the one
-    /// before it. `me`: its own number, if it is a worker.
-    pub(crate) fn new(step: Duration, me: Option<WorkerId>) -> Self {
-        Self { step, me, rank: 0, candidates: BTreeMap::new(), gone: VecDeque::new() }
+    /// before it, `heartbeat` how often it is told what is due. `me`: its own number, if it is a worker.
+    pub(crate) fn new(step: Duration, heartbeat: Duration, me: Option<WorkerId>) -> Self {
+        Self {
+            step,
+            heartbeat,
+            me,
+            rank: 0,
+            listens: true,
+            candidates: BTreeMap::new(),
+            gone: VecDeque::new(),
+        }
     }
 
     /// How many act before this participant. Masters: 0.
     pub(crate) fn handle_rank(&mut self, rank: u64) {
         self.rank = rank;
+        self.listens = rank < if self.listens { LAST_RANK } else { LISTENERS };
     }
 
-    /// The server told whose lock ends first, and when. It replaces what was told before.
-    pub(crate) fn handle_due(&mut self, worker: WorkerId, at: Instant) {
+    /// Whether it is to hear of locks that ended, and of those that are being reaped.
+    pub(crate) fn listens(&self) -> bool {
+        self.listens
+    }
+
+    /// The server told, at `now`, whose lock ends first, and when. It replaces what was told before.
+    pub(crate) fn handle_due(&mut self, now: Instant, worker: WorkerId, at: Instant) {
+        // Of one that is told again as over, the turn is not put off.
+        let told = self.candidates.get(&worker).filter(|_| at <= now).copied();
         self.handle_none_due();
         if self.me == Some(worker) {
             return;
@@ -96,12 +127,26 @@ impl Standby {
         if self.candidates.len() >= MOST_CANDIDATES {
             self.forget_last();
         }
+        let mut due = Candidate { phase: Phase::Told, at: at + TIMER_SLACK, since: None, ours: false };
+        if let Some(told) = told {
+            (due.at, due.ours) = (due.at.min(told.at), told.ours);
+        }
         // Whoever is on the way already stays so: what was told may be older than the event.
-        self.candidates.entry(worker).or_insert(Candidate {
-            phase: Phase::Told,
-            at: at + TIMER_SLACK,
-            since: None,
-        });
+        self.candidates.entry(worker).or_insert(due);
+    }
+
+    /// After `handle_due`: it came with the answer to a reap that was the last of its worker. If the next one's lock is over
+    /// as well, whoever would act before us has not been at it, or will not mind.
+    pub(crate) fn handle_finished(&mut self, now: Instant) {
+        for candidate in self.candidates.values_mut() {
+            candidate.ours |= candidate.phase == Phase::Told && candidate.at <= now + TIMER_SLACK;
+        }
+    }
+
+    /// Whether the worker's jobs are moved to the last one, batch after batch; or one batch only, as it cannot be heard who else does
+    /// the same.
+    pub(crate) fn goes_on(&self, worker: WorkerId) -> bool {
+        self.listens || self.candidates.get(&worker).is_some_and(|candidate| candidate.ours)
     }
 
     /// The server told that there is no other lock.
@@ -117,7 +162,9 @@ impl Standby {
                 candidate.at = candidate.at.min(now);
             }
             Some(_) => {}
-            None => self.hear_of(worker, Candidate { phase: Phase::Ended, at: now, since: None }),
+            None => {
+                self.hear_of(worker, Candidate { phase: Phase::Ended, at: now, since: None, ours: false });
+            }
         }
     }
 
@@ -126,7 +173,8 @@ impl Standby {
         match self.candidates.get_mut(&worker) {
             Some(candidate) => candidate.leave(now),
             None => {
-                self.hear_of(worker, Candidate { phase: Phase::Left, at: now + PATIENCE, since: Some(now) });
+                let (phase, at) = (Phase::Left, now + PATIENCE);
+                self.hear_of(worker, Candidate { phase, at, since: Some(now), ours: false });
             }
         }
     }
@@ -153,7 +201,7 @@ impl Standby {
         if remaining > PATIENCE {
             candidate.since = None;
         }
-        candidate.phase = Phase::Told;
+        (candidate.phase, candidate.ours) = (Phase::Told, false);
         candidate.at = now + remaining.clamp(pause, FURTHEST) + TIMER_SLACK;
     }
 
@@ -161,8 +209,9 @@ impl Standby {
     /// heard.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<WorkerId> {
         let delay = self.delay();
-        let (worker, candidate) = self.candidates.iter_mut().min_by_key(|(_, candidate)| candidate.at)?;
-        if now < candidate.at + delay {
+        let (worker, candidate) =
+            self.candidates.iter_mut().min_by_key(|(_, candidate)| candidate.turn(delay))?;
+        if now < candidate.turn(delay) {
             return None;
         }
         // The time that was spent on it so far still counts, so that what never ends is not new each time.
@@ -174,13 +223,18 @@ impl Standby {
 
     /// When to poll again.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let first = self.candidates.values().map(|candidate| candidate.at).min()?;
-        Some(first + self.delay())
+        let delay = self.delay();
+        self.candidates.values().map(|candidate| candidate.turn(delay)).min()
     }
 
     /// What this participant waits so that those before it may act first.
     fn delay(&self) -> Duration {
-        self.step * u32::try_from(self.rank.min(LAST_RANK)).unwrap_or(0)
+        let times = |rank: u64| u32::try_from(rank).unwrap_or(0);
+        let delay = self.step * times(self.rank.min(LAST_RANK));
+        if self.listens {
+            return delay;
+        }
+        delay + self.heartbeat + self.step / 5 * times(self.rank.clamp(LAST_RANK, LAST_DEAF_RANK) - LAST_RANK)
     }
 
     /// Takes in a worker that something was heard of, if there is room and it is neither known to be gone nor us.
@@ -202,11 +256,17 @@ impl Standby {
 }
 
 impl Candidate {
+    /// When it is the turn of a participant that waits this long for those before it.
+    fn turn(&self, delay: Duration) -> Instant {
+        if self.ours { self.at } else { self.at + delay }
+    }
+
     /// Somebody else is at it at `now`.
     fn leave(&mut self, now: Instant) {
         let since = *self.since.get_or_insert(now);
         let until = (now + PATIENCE).min(since + LONGEST_STAND_DOWN);
         self.at = if self.phase == Phase::Left { self.at.max(until) } else { until };
+        self.ours = false;
         self.phase = Phase::Left;
     }
 }
@@ -218,6 +278,9 @@ mod tests {
     use super::*;
 
     const STEP: Duration = Duration::from_millis(20);
+    const HEARTBEAT: Duration = Duration::from_millis(1_600);
+    /// What the last in rank waits.
+    const LONGEST_DELAY: Duration = Duration::from_millis(1_000 + 1_600 + 950 * 4);
     const A: WorkerId = WorkerId(1);
     const B: WorkerId = WorkerId(2);
     const ME: WorkerId = WorkerId(99_999);
@@ -227,14 +290,14 @@ mod tests {
     }
 
     fn at_rank(rank: u64) -> (Standby, Instant) {
-        let mut standby = Standby::new(STEP, Some(ME));
+        let mut standby = Standby::new(STEP, HEARTBEAT, Some(ME));
         standby.handle_rank(rank);
         (standby, Instant::now())
     }
 
     #[test]
     fn a_master_reaps_at_the_event_and_a_worker_after_those_before_it() {
-        for (rank, delay) in [(0, 0), (3, 60), (50, 1_000), (u64::MAX, 1_000)] {
+        for (rank, delay) in [(0, 0), (3, 60), (49, 980)] {
             let (mut standby, start) = at_rank(rank);
             standby.handle_lock_ended(start, A);
             assert_eq!(standby.poll_timeout(), Some(start + ms(delay)));
@@ -249,7 +312,7 @@ mod tests {
     #[test]
     fn without_any_event_the_timer_reaps_just_after_the_deadline() {
         let (mut standby, start) = at_rank(2);
-        standby.handle_due(A, start + ms(500));
+        standby.handle_due(start, A, start + ms(500));
         assert_eq!(standby.poll(start + ms(541)), None);
         assert_eq!(standby.poll(start + ms(542)), Some(A));
     }
@@ -257,8 +320,8 @@ mod tests {
     #[test]
     fn what_is_told_replaces_what_was_told_before_but_not_what_was_heard() {
         let (mut standby, start) = at_rank(0);
-        standby.handle_due(A, start);
-        standby.handle_due(B, start + ms(900));
+        standby.handle_due(start, A, start);
+        standby.handle_due(start, B, start + ms(900));
         assert_eq!(standby.poll(start + ms(10)), None, "A went on");
         standby.handle_lock_ended(start + ms(10), A);
         standby.handle_none_due();
@@ -270,7 +333,7 @@ mod tests {
     #[test]
     fn a_repeated_event_does_not_put_off_the_turn() {
         let (mut standby, start) = at_rank(5);
-        standby.handle_due(A, start);
+        standby.handle_due(start, A, start);
         standby.handle_lock_ended(start + ms(50), A);
         standby.handle_lock_ended(start + ms(90), A);
         assert_eq!(standby.poll(start + ms(102)), Some(A));
@@ -288,6 +351,68 @@ mod tests {
         standby.handle_lock_ended(start + ms(6), A);
         standby.handle_reaping(start + ms(6), A);
         assert_eq!(standby.poll_timeout(), None, "late news of a worker that is gone");
+    }
+
+    // A cluster of thousands is not to be told, each of them, of each that ends: only the first in rank hear it, and none begins and
+    // ceases again and again at the border.
+    #[test]
+    fn only_the_first_in_rank_listen() {
+        let (mut standby, _) = at_rank(49);
+        assert!(standby.listens(), "as at first, when it knows no rank");
+        for (rank, listens) in [(50, false), (16, false), (15, true), (49, true), (u64::MAX, false)] {
+            standby.handle_rank(rank);
+            assert_eq!(standby.listens(), listens, "at rank {rank}");
+        }
+    }
+
+    // "Notifications are hints": who does not listen takes over as well, at most a heartbeat later.
+    #[test]
+    fn who_does_not_listen_acts_after_its_next_heartbeat_and_is_not_put_off_by_what_that_tells_again() {
+        for (rank, delay) in [(50, 2_600), (60, 2_640), (1_000, 6_400), (u64::MAX, 6_400)] {
+            let (mut standby, start) = at_rank(rank);
+            standby.handle_due(start, A, start + ms(500));
+            standby.handle_due(start + ms(1_600), A, start + ms(1_600));
+            assert_eq!(standby.poll_timeout(), Some(start + ms(502 + delay)));
+            standby.handle_due(start + ms(1_700), A, start + ms(3_000));
+            assert_eq!(standby.poll_timeout(), Some(start + ms(3_002 + delay)), "it went on after all");
+            standby.handle_due(start + ms(3_200), B, start + ms(3_200));
+            assert_eq!(standby.poll_timeout(), Some(start + ms(3_202 + delay)), "somebody has reaped A");
+        }
+    }
+
+    // Hundreds that died at once are not waited for one after the other, each for the whole delay.
+    #[test]
+    fn whoever_has_finished_one_goes_on_with_the_next_that_is_over_at_once() {
+        for rank in [3, 49, 500] {
+            let (mut standby, start) = at_rank(rank);
+            standby.handle_due(start, A, start);
+            let mut now = standby.poll_timeout().unwrap();
+            assert_eq!(standby.poll(now), Some(A));
+            assert_eq!(standby.goes_on(A), rank < 50);
+            for worker in 2..9 {
+                now += ms(3);
+                standby.handle_due(now, WorkerId(worker), now);
+                standby.handle_gone(WorkerId(worker - 1));
+                standby.handle_finished(now);
+                assert_eq!(standby.poll_timeout(), Some(now + TIMER_SLACK));
+                now += TIMER_SLACK;
+                assert_eq!(standby.poll(now), Some(WorkerId(worker)));
+                assert!(standby.goes_on(WorkerId(worker)));
+            }
+            standby.handle_due(now, ME, now);
+            standby.handle_due(now, WorkerId(20), now + ms(800));
+            standby.handle_finished(now);
+            assert!(standby.poll_timeout() > Some(now + ms(850)), "that one is not over");
+        }
+    }
+
+    #[test]
+    fn who_hears_that_another_is_at_it_does_not_go_on() {
+        let (mut standby, start) = at_rank(10);
+        standby.handle_due(start, A, start);
+        standby.handle_finished(start);
+        standby.handle_reaping(start, A);
+        assert_eq!(standby.poll_timeout(), Some(start + PATIENCE + ms(200)));
     }
 
     // Rule 6: another finishes if the reaper dies.
@@ -324,9 +449,9 @@ mod tests {
     #[test]
     fn a_reap_that_came_too_early_is_repeated_when_the_lock_ends() {
         let (mut standby, start) = at_rank(0);
-        standby.handle_due(A, start);
+        standby.handle_due(start, A, start);
         assert_eq!(standby.poll(start + ms(2)), Some(A));
-        standby.handle_due(B, start + ms(700));
+        standby.handle_due(start, B, start + ms(700));
         standby.handle_alive(start + ms(3), A, ms(40));
         assert_eq!(standby.poll_timeout(), Some(start + ms(45)));
         assert_eq!(standby.poll(start + ms(45)), Some(A));
@@ -339,7 +464,7 @@ mod tests {
         standby.handle_lock_ended(start, A);
         assert_eq!(standby.poll(start), Some(A));
         standby.handle_alive(start, A, ms(9_000));
-        standby.handle_due(B, start + ms(60_000));
+        standby.handle_due(start, B, start + ms(60_000));
         assert_eq!(standby.poll_timeout(), Some(start + ms(60_002)));
     }
 
@@ -347,13 +472,13 @@ mod tests {
     #[test]
     fn what_is_told_or_heard_of_itself_is_nothing_to_a_worker_and_all_it_has_to_a_master() {
         let (mut worker, start) = at_rank(0);
-        let mut master = Standby::new(STEP, None);
+        let mut master = Standby::new(STEP, HEARTBEAT, None);
         for standby in [&mut worker, &mut master] {
-            standby.handle_due(ME, start);
+            standby.handle_due(start, ME, start);
         }
         assert_eq!((worker.poll_timeout(), master.poll_timeout()), (None, Some(start + TIMER_SLACK)));
-        worker.handle_due(A, start + ms(5));
-        worker.handle_due(ME, start);
+        worker.handle_due(start, A, start + ms(5));
+        worker.handle_due(start, ME, start);
         assert_eq!(worker.poll_timeout(), None, "the server told of another than A");
         worker.handle_lock_ended(start, ME);
         worker.handle_reaping(start, ME);
@@ -377,7 +502,7 @@ mod tests {
                 standby.handle_gone(A);
                 standby.handle_lock_ended(start + ms(10), A);
                 assert_eq!(standby.poll_timeout(), None, "late news of its lock");
-                standby.handle_due(A, start + ms(30_000));
+                standby.handle_due(start, A, start + ms(30_000));
             }
             assert_eq!(standby.poll(start + ms(30_001)), None);
             assert_eq!(standby.poll(start + ms(30_002)), Some(A));
@@ -418,7 +543,7 @@ mod tests {
             standby.handle_gone(WorkerId(worker + 20_000));
         }
         for worker in 1..5 {
-            standby.handle_due(WorkerId(worker), start);
+            standby.handle_due(start, WorkerId(worker), start);
             standby.handle_lock_ended(start, WorkerId(worker));
         }
         assert_eq!((standby.candidates.len(), standby.gone.len()), (MOST_CANDIDATES, MOST_GONE));
@@ -432,6 +557,7 @@ mod tests {
         Rank(u64),
         Due(u64),
         NoneDue,
+        Finished,
         LockEnded(u64),
         Reaping(u64),
         Gone(u64),
@@ -444,6 +570,7 @@ mod tests {
             (0..100u64).prop_map(Heard::Rank),
             others().prop_map(Heard::Due),
             Just(Heard::NoneDue),
+            Just(Heard::Finished),
             anyone().prop_map(Heard::LockEnded),
             anyone().prop_map(Heard::Reaping),
             others().prop_map(Heard::Gone),
@@ -459,7 +586,7 @@ mod tests {
         ) {
             let (mut standby, start) = at_rank(0);
             standby.handle_lock_ended(start, A);
-            let bound = start + LONGEST_STAND_DOWN + STEP * 50;
+            let bound = start + LONGEST_STAND_DOWN + LONGEST_DELAY;
             let mut last: BTreeMap<WorkerId, Instant> = BTreeMap::new();
             let polled = |standby: &mut Standby, last: &mut BTreeMap<_, _>, now| -> Result<(), TestCaseError> {
                 while let Some(worker) = standby.poll(now) {
@@ -481,8 +608,9 @@ mod tests {
                 now = until;
                 match heard {
                     Heard::Rank(rank) => standby.handle_rank(rank),
-                    Heard::Due(worker) => standby.handle_due(WorkerId(worker), now + ms(worker * 50)),
+                    Heard::Due(worker) => standby.handle_due(now, WorkerId(worker), now + ms((worker - 2) * 50)),
                     Heard::NoneDue => standby.handle_none_due(),
+                    Heard::Finished => standby.handle_finished(now),
                     Heard::LockEnded(worker) => standby.handle_lock_ended(now, WorkerId(worker)),
                     Heard::Reaping(worker) => standby.handle_reaping(now, WorkerId(worker)),
                     Heard::Gone(worker) => {
