@@ -1,8 +1,8 @@
 //! A job in a worker's hands, and the hold that its handles share.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -20,10 +20,18 @@ pub(crate) struct Hold {
     pub(crate) grant: Revision,
     epoch: AtomicU64,
     born: Revision,
-    token: CancellationToken,
+    /// Made for the first who asks: most jobs are never asked for it, and it is the largest part of a hold.
+    token: OnceLock<CancellationToken>,
     store: Arc<Store>,
     dropped: mpsc::UnboundedSender<Dropped>,
 }
+
+/// What all share that nobody has asked for before it was cancelled.
+static CANCELLED: LazyLock<CancellationToken> = LazyLock::new(|| {
+    let token = CancellationToken::new();
+    token.cancel();
+    token
+});
 
 /// The last handle of an assignment was dropped. One a job at most, so the channel is as bounded as the jobs.
 pub(crate) struct Dropped {
@@ -40,15 +48,7 @@ impl Hold {
         store: Arc<Store>,
         dropped: mpsc::UnboundedSender<Dropped>,
     ) -> Self {
-        Self {
-            job,
-            grant,
-            epoch: AtomicU64::new(epoch.0),
-            born,
-            token: CancellationToken::new(),
-            store,
-            dropped,
-        }
+        Self { job, grant, epoch: AtomicU64::new(epoch.0), born, token: OnceLock::new(), store, dropped }
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -59,8 +59,13 @@ impl Hold {
         self.epoch.store(epoch.0, Ordering::Release);
     }
 
-    pub(crate) fn token(&self) -> CancellationToken {
-        self.token.clone()
+    /// Tells the handlers to stop, now or when they ask.
+    pub(crate) fn cancel(&self) {
+        self.token.get_or_init(|| CANCELLED.clone()).cancel();
+    }
+
+    fn token(&self) -> &CancellationToken {
+        self.token.get_or_init(CancellationToken::new)
     }
 }
 
@@ -125,13 +130,13 @@ impl Job {
     ///
     /// May be dropped and called again.
     pub async fn deleted(&self) {
-        self.hold.token.cancelled().await;
+        self.hold.token().cancelled().await;
     }
 
     /// A token that is cancelled when [`deleted`](Self::deleted) resolves. Each call makes a new one: cancelling it
     /// by hand concerns whoever has it, and changes nothing in the cluster.
     pub fn cancellation_token(&self) -> CancellationToken {
-        self.hold.token.child_token()
+        self.hold.token().child_token()
     }
 
     /// Asks the cluster to delete the job, as its worker may. The `Delete` comes by the stream like any other.

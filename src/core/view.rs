@@ -433,7 +433,7 @@ impl View {
                     return self.grant(now, job, grant, born, payload, payload_at);
                 }
                 Stage::Deleting(then) if self.phase == Phase::Serving => {
-                    *then = Then::Begin(Successor { grant, born, payload, payload_at });
+                    *then = Then::Begin(Box::new(Successor { grant, born, payload, payload_at }));
                     return;
                 }
                 Stage::Deleting(_) | Stage::Returning => {}
@@ -481,7 +481,8 @@ impl View {
         let Some(slot) = self.slots.get_mut(job) else { return };
         match std::mem::replace(&mut slot.stage, Stage::Returning) {
             Stage::Deleting(Then::Begin(next)) => {
-                return self.grant(now, job.clone(), next.grant, next.born, next.payload, next.payload_at);
+                let Successor { grant, born, payload, payload_at } = *next;
+                return self.grant(now, job.clone(), grant, born, payload, payload_at);
             }
             Stage::Deleting(Then::HandBack(grant)) => slot.grant = grant,
             Stage::Deleting(Then::Release) | Stage::Waiting | Stage::Active | Stage::Returning => {}

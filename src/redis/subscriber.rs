@@ -35,7 +35,7 @@ pub(crate) enum Listener {
     Watcher,
 }
 
-/// What came in.
+/// What came in. The bytes are slices of the read buffer, which they keep whole: what lives long is to be copied.
 #[derive(Debug)]
 pub(crate) enum Signal {
     Inbox(Bytes),
@@ -237,8 +237,7 @@ impl Subscriber {
         };
         let channel = &*message.channel;
         if self.inbox.as_deref() == Some(channel) {
-            // A slice of the read buffer, which a payload that is kept would keep whole.
-            Some(Signal::Inbox(Bytes::copy_from_slice(&bytes)))
+            Some(Signal::Inbox(bytes))
         } else if channel == self.keys.control {
             Some(Signal::Control(bytes))
         } else if channel == self.keys.released {

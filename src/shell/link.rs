@@ -3,9 +3,13 @@
 //! ```text
 //!            Reconnected / reattach()             attached, same or new server noted
 //! Attached ---------------------------> Attaching ----------------------------------> Attached
-//!    ^  ping unanswered: force a reconnect   |  failed
+//!    ^  ping unanswered: force a reconnect   |  failed; no answer: force a reconnect
 //!    +---------------------------------------+-----> Waiting (backoff) ---> Attaching
 //! ```
+//!
+//! A worker's heartbeat tells of the last frame that was sent to it, so whether its subscription has lost one is known
+//! without a ping. That one finds only what has lost nothing yet, and is rare: a server with many workers would do
+//! hardly anything else.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -17,7 +21,7 @@ use tokio::time::sleep_until;
 
 use super::backoff::Backoff;
 use crate::cluster::Shared;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::WorkerId;
 use crate::message::{Batch, Control, Released};
 use crate::redis::store::Opened;
@@ -42,6 +46,9 @@ pub(crate) enum LinkEvent {
     /// The subscription is down; it is being brought back.
     Trouble(Error),
 }
+
+/// So many heartbeats of a worker are between two pings of its subscription.
+const HEARTBEATS_A_PING: u32 = 6;
 
 /// Where the subscription is.
 enum State {
@@ -75,7 +82,11 @@ impl Link {
         let subscriber =
             Subscriber::start(&cluster.connection, cluster.keys.clone(), listener, timeout).await?;
         subscriber.attach().await?;
-        let interval = cluster.settings.heartbeat();
+        let heartbeat = cluster.settings.heartbeat();
+        let interval = match listener {
+            Listener::Worker(_) => heartbeat * HEARTBEATS_A_PING,
+            Listener::Master | Listener::Watcher => heartbeat,
+        };
         Ok(Self {
             cluster: cluster.clone(),
             subscriber,
@@ -90,11 +101,24 @@ impl Link {
 
     /// Subscribes again although the connection seems fine: messages were lost without a word.
     pub(crate) fn reattach(&mut self) {
-        let attach = self.subscriber.attach();
+        // What is under way is not begun anew: asked for with each heartbeat, it would never be given up.
+        if !matches!(self.state, State::Attaching(_)) {
+            self.attach();
+        }
+    }
+
+    fn attach(&mut self) {
+        let (attach, reconnect) = (self.subscriber.attach(), self.subscriber.reconnect());
         let cluster = self.cluster.clone();
         let known = self.run_id.clone();
         self.state = State::Attaching(Box::pin(async move {
-            attach.await?;
+            if let Err(error) = attach.await {
+                if error.kind() == ErrorKind::Timeout {
+                    // The connection is dead, and nothing else would tell so for long.
+                    reconnect.await.ok();
+                }
+                return Err(error);
+            }
             let run_id = cluster.run_id().await?;
             if run_id == known {
                 return Ok(Attach { run_id, opened: None });
@@ -157,7 +181,7 @@ impl Link {
             Signal::LockEnded(worker) => Some(LinkEvent::LockEnded(worker)),
             Signal::Lagged => Some(LinkEvent::Lagged),
             Signal::Reconnected => {
-                self.reattach();
+                self.attach();
                 None
             }
         }
@@ -185,7 +209,7 @@ impl Link {
         if let State::Waiting(until) = self.state
             && until <= now
         {
-            self.reattach();
+            self.attach();
         }
         if self.next_ping <= now {
             self.next_ping = now + self.interval;

@@ -112,15 +112,15 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the state, then what follows from it: tokens are cancelled and the consumer woken,
+    /// Does something with the state, then what follows from it: handlers are told to stop and the consumer is woken,
     /// outside the lock, since both run code that is not ours.
     pub(crate) fn act<T>(&self, action: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = action(&mut state);
-        let (tokens, consumer) = state.settle();
+        let (cancelled, consumer) = state.settle();
         drop(state);
-        for token in tokens {
-            token.cancel();
+        for hold in cancelled {
+            hold.cancel();
         }
         if let Some(consumer) = consumer {
             consumer.wake();
@@ -294,19 +294,17 @@ impl Desk {
 }
 
 impl State {
-    fn settle(&mut self) -> (Vec<CancellationToken>, Option<Waker>) {
-        let mut tokens = Vec::new();
+    fn settle(&mut self) -> (Vec<Arc<Hold>>, Option<Waker>) {
+        let mut cancelled = Vec::new();
         while let Some(command) = self.view.poll_command() {
             match command {
                 Command::Cancel { job, grant } => {
-                    tokens.extend(
-                        self.holds.get(&job).filter(|hold| hold.grant == grant).map(|hold| hold.token()),
-                    );
+                    cancelled.extend(self.holds.get(&job).filter(|hold| hold.grant == grant).cloned());
                 }
                 command => self.commands.push_back(command),
             }
         }
         let consumer = if self.view.has_delivery() { self.consumer.take() } else { None };
-        (tokens, consumer)
+        (cancelled, consumer)
     }
 }

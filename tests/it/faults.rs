@@ -175,3 +175,46 @@ async fn a_call_that_was_given_up_on_is_not_carried_out_afterwards() {
     let job = master.job(&id).await.unwrap().expect("it is there");
     assert_eq!(job.payload::<String>().unwrap(), "one");
 }
+
+/// The number of the newest connection that is subscribed to anything.
+fn newest_subscription(server: &RedisServer) -> Option<u64> {
+    let list = server.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).text();
+    list.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse().ok()).max()
+}
+
+// Promise "notifications are hints": a heartbeat tells of what a dead subscription has lost, and the subscription is made
+// anew then. Its own ping would come long after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_is_dead_without_a_word_is_found_out_by_the_first_frame_that_it_loses() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    let ttl = Duration::from_secs(6);
+    let quick = Duration::from_millis(300);
+    let far = builder().lock_ttl(ttl).command_timeout(quick).connect_url(proxy.url()).await.unwrap();
+    let ledger = Ledger::default();
+    let _worker = ledger.consume(far.worker().await.unwrap());
+    let master = cluster(&server).await.master().await.unwrap();
+    let before = newest_subscription(&server);
+    proxy.black_hole_every_other(true);
+    let begin = std::time::Instant::now();
+    add_jobs(&master, 1).await;
+    until("it is held all the same", || async { ledger.held().len() == 1 }).await;
+    until("the subscription is another one", || async { newest_subscription(&server) > before }).await;
+    assert!(begin.elapsed() < ttl, "a heartbeat, a grace and a timeout later, not {:?}", begin.elapsed());
+    ledger.assert_clean();
+}
+
+// As above, where nothing is sent to it: the ping finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_is_dead_and_has_lost_nothing_is_found_out_by_its_ping() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.port());
+    let (ttl, quick) = (Duration::from_secs(1), Duration::from_millis(300));
+    let far = builder().lock_ttl(ttl).command_timeout(quick).connect_url(proxy.url()).await.unwrap();
+    let ledger = Ledger::default();
+    let _worker = ledger.consume(far.worker().await.unwrap());
+    let before = newest_subscription(&server);
+    proxy.black_hole_every_other(true);
+    until("the subscription is another one", || async { newest_subscription(&server) > before }).await;
+    ledger.assert_clean();
+}

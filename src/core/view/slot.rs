@@ -33,7 +33,7 @@ pub(super) enum Then {
     /// The server is told.
     Release,
     /// The job is this worker's again already: that assignment begins.
-    Begin(Successor),
+    Begin(Box<Successor>), // rare, and every slot would have room for it
     /// It was this worker's again, and that is over too: the server is told of this grant. Not earlier, or
     /// another worker would get the job while handles are out here.
     HandBack(Revision),

@@ -89,7 +89,8 @@ impl Slot {
             Stage::Active => trail.value(1_u64),
             Stage::Returning => trail.value(2_u64),
             Stage::Deleting(Then::Release) => trail.value(3_u64),
-            Stage::Deleting(Then::Begin(Successor { grant, born, payload, payload_at })) => {
+            Stage::Deleting(Then::Begin(next)) => {
+                let Successor { grant, born, payload, payload_at } = &**next;
                 trail.value(4_u64);
                 for revision in [grant, born, payload_at] {
                     trail.revision(*revision);

@@ -48,12 +48,11 @@ local function owner_of(job)
   if not record then
     return nil
   end
-  local state, worker, grant, born, rest = string.match(record, '^([parmq]) (%d+) (%d+) (%d+)(.*)$')
-  local changed = rest and string.match(rest, '^ (%d+)$')
-  if not state or (rest ~= '' and not changed) then
-    return '?'
+  local state, worker, grant, born, changed = string.match(record, '^([parmq]) (%d+) (%d+) (%d+)$')
+  if not state then
+    state, worker, grant, born, changed = string.match(record, '^([parmq]) (%d+) (%d+) (%d+) (%d+)$')
   end
-  return state, worker, grant, born, changed
+  return state or '?', worker, grant, born, changed
 end
 
 local function write_owner(job, state, worker, grant, born, changed)

@@ -34,25 +34,36 @@ local function read_ranks(count)
   last = rank and { worker = rank.worker, load = rank.load } or false
 end
 
+-- Puts a worker among those that are known where its load has it, if that is not behind all of them.
+local function rank_again(worker, load)
+  local count, at = #ranks, nil
+  for i = 1, count do
+    if ranks[i].worker == worker then
+      at = i
+      break
+    end
+  end
+  local rank = at and ranks[at] or { worker = worker }
+  rank.load = load
+  at = at or count + 1
+  ranks[at] = rank
+  while ranks[at + 1] and is_before(ranks[at + 1], rank) do
+    ranks[at], ranks[at + 1], at = ranks[at + 1], rank, at + 1
+  end
+  while at > 1 and is_before(rank, ranks[at - 1]) do
+    ranks[at], ranks[at - 1], at = ranks[at - 1], rank, at - 1
+  end
+  if last and is_before(last, ranks[#ranks]) then
+    ranks[#ranks] = nil
+  end
+end
+
 -- It holds one job more, or one less.
 local function count_job(worker, load, terms, change)
   load = load_with(terms, held_by(terms, load) + change)
   loads[worker] = load
-  if change < 0 then
-    ranks = nil -- it may come before all that are known
-    return
-  end
-  for i, rank in ipairs(ranks or {}) do
-    if rank.worker == worker then
-      rank.load = load
-      while ranks[i + 1] and is_before(ranks[i + 1], rank) do
-        ranks[i], ranks[i + 1], i = ranks[i + 1], rank, i + 1
-      end
-      if last and is_before(last, rank) then
-        ranks[i] = nil
-      end
-      return
-    end
+  if ranks then
+    rank_again(worker, load)
   end
 end
 

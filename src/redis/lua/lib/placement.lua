@@ -8,7 +8,7 @@ local busy = {}
 -- In how many ms the first of those that were passed over for their rate may be handed more.
 local pause
 
-local function is_ready(worker, terms)
+local function is_ready(worker, _, terms)
   if terms.rate == 0 then
     return true
   end
@@ -24,18 +24,20 @@ end
 -- The least loaded worker that takes more by its rate; rather one that has no job that is as suspect, so that the next
 -- crash tells them apart.
 local function choose_next(suspicion)
+  if suspicion == 0 then
+    return choose(is_ready)
+  end
   local second
-  local function fits(worker, load, terms)
-    if not is_ready(worker, terms) then
+  local worker, load, terms = choose(function(worker, load, terms)
+    if not is_ready(worker, load, terms) then
       return false
     end
-    if suspicion > 0 and blame_now(worker)[1] >= suspicion then
+    if blame_now(worker)[1] >= suspicion then
       second = second or { worker, load, terms }
       return false
     end
     return true
-  end
-  local worker, load, terms = choose(fits)
+  end)
   if not worker and second then
     return second[1], second[2], second[3]
   end
