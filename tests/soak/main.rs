@@ -17,6 +17,14 @@
 //! One seed decides everything that can be decided: the workers, the operations and their times, the faults and
 //! theirs. What the scheduler makes of it cannot be: the same seed may show a violation in one run and not in the next,
 //! so the histories of one that did are kept.
+//!
+//! What the library was broken by on purpose, and what a minute made of it:
+//!
+//! | broken | found by | by which fault |
+//! |---|---|---|
+//! | a server's restart lifts nothing (`open.lua`) | no new epoch | restarts shorter than a lock lives, so that holds outlive them |
+//! | the chain of frames is not looked at (`core/view`) | a delete or an update that does not come | messages that are lost one at a time. The audit heals it at the next beat where nothing came after what was lost, and only there |
+//! | a release counts whatever its grant is (`release.lua`) | two holders | the answers of one connection are lost, and a job comes back to who let go of it: in one minute of two |
 
 mod cast;
 mod checker;

@@ -16,9 +16,14 @@
 //! | a process that was stopped, or did not run, holds on | from the fence margin after it stopped (it had not fenced, so its lock was good for that long at least) until it is told after it wakes |
 //! | a handler holds on after its worker lost the lock | from the fence margin after it was told |
 //! | a handler holds on after another `Delete` | from the release timeout after it was told; its stream has to say so |
+//! | a handler that was told to stop, whose consumer was then gone or dead before a `Close` could be seen | from the fence margin after trouble began that may have cost the lock |
 //! | a lenient worker that was cut off holds on | from half a lock's life after that began until it can hear, and then `RECOVER` |
 //! | the server has lost what was written last, and may not know of a hold | from when it was away until it is back and the holder can hear, and then `recover`; if it is told then, to the end |
 //! | who held jobs of a cluster that was wiped | from the wipe until a lock's life after it, and then `RECOVER` |
+//!
+//! What holds something up sets the clock of what has to come back to its end; a short pause only by its own length, since on
+//! a busy machine there is always one. It is over with whom it was about: the dead hold nothing up. That single messages are
+//! lost, or notifications, excuses nobody.
 //!
 //! Whatever happens, of two holders the later one has the larger epoch.
 

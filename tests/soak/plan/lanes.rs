@@ -163,7 +163,7 @@ impl Plan {
             at += rng.wait(1_500);
             let acts = match rng.pick(&[
                 (2, "pause"),
-                (2, "restart"),
+                (5, "restart"),
                 (1, "wipe"),
                 (2, "older"),
                 (4, "subscriptions"),
@@ -173,7 +173,11 @@ impl Plan {
                 (2, "mute"),
             ]) {
                 "pause" => Some((Server::Pause, Server::Resume, rng.range(50, 3_500))),
-                "restart" => Some((Server::Kill, Server::Start { keep: true }, rng.range(20, 2_000))),
+                // Often there again before any lock ends: then all goes on, by new epochs.
+                "restart" => {
+                    let down = if rng.chance(60) { 20 } else { rng.range(20, 2_000) };
+                    Some((Server::Kill, Server::Start { keep: true }, down))
+                }
                 "wipe" => Some((Server::Kill, Server::Start { keep: false }, rng.range(20, 1_500))),
                 "older" => {
                     let (before, down) = (rng.range(20, 800), rng.range(20, 1_000));
@@ -183,6 +187,7 @@ impl Plan {
                         self.push(at, Act::Server(Server::Kill));
                         at += down;
                         self.push(at, Act::Server(Server::StartOlder));
+                        foreign = false;
                     }
                     None
                 }
@@ -217,7 +222,7 @@ impl Plan {
                 self.push(at, Act::Server(begin));
                 at += duration;
                 self.push(at, Act::Server(finish));
-                foreign &= finish != Server::Start { keep: false };
+                foreign &= !matches!(finish, Server::Start { .. });
             }
         }
     }
