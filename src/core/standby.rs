@@ -1,7 +1,7 @@
 //! Which worker to reap, and when: at once by a master, later by each worker after the first.
 //!
 //! ```text
-//!  beat, survey, reap: "its lock ends first, then"  --> Told  --(then + 2 ms + delay)--+
+//!  beat, survey, reap: "its lock ends first, then"  --> Told  --(then + delay)---------+
 //!  keyspace event: "its lock ended"                 --> Ended --(now + delay)----------+--> poll: reap it
 //!  control: "reaping" (somebody is at it)           --> Left  --(patience + delay)-----+        |
 //!                                                         ^----------- until heard of ----------+
@@ -36,9 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// For how long at most, however often "reaping" is heard: who only says so does not keep others from it.
 const LONGEST_STAND_DOWN: Duration = Duration::from_secs(10);
-
-/// Deadlines are in whole milliseconds, and a key is over only after its last one.
-const TIMER_SLACK: Duration = Duration::from_millis(2);
 
 /// Below this rank, a worker begins to listen; from [`LAST_RANK`] on, it ceases to. Some are there always, as ranks change.
 const LISTENERS: u64 = 16;
@@ -130,7 +127,7 @@ impl Standby {
         if self.candidates.len() >= MOST_CANDIDATES {
             self.forget_last();
         }
-        let mut due = Candidate { phase: Phase::Told, at: at + TIMER_SLACK, since: None, ours: false };
+        let mut due = Candidate { phase: Phase::Told, at, since: None, ours: false };
         if let Some(told) = told {
             (due.at, due.ours) = (due.at.min(told.at), told.ours);
         }
@@ -142,7 +139,7 @@ impl Standby {
     /// as well, whoever would act before us has not been at it, or will not mind.
     pub(crate) fn handle_finished(&mut self, now: Instant) {
         for candidate in self.candidates.values_mut() {
-            candidate.ours |= candidate.phase == Phase::Told && candidate.at <= now + TIMER_SLACK;
+            candidate.ours |= candidate.phase == Phase::Told && candidate.at <= now;
         }
     }
 
@@ -198,14 +195,14 @@ impl Standby {
     pub(crate) fn handle_alive(&mut self, now: Instant, worker: WorkerId, remaining: Duration) {
         let Some(candidate) = self.candidates.get_mut(&worker) else { return };
         // The next reap comes when the deadline is over, and the deadline alone decides. So nobody is told "soon" again and
-        // again, unless the server's clock was set back or stands still: it is asked ever more rarely then, not every 2 ms.
+        // again, unless the server's clock was set back or stands still: it is asked ever more rarely then, not every ms.
         let tried = candidate.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let pause = tried.min(PATIENCE);
         if remaining > PATIENCE {
             candidate.since = None;
         }
         (candidate.phase, candidate.ours) = (Phase::Told, false);
-        candidate.at = now + remaining.clamp(pause, FURTHEST) + TIMER_SLACK;
+        candidate.at = now + remaining.clamp(pause, FURTHEST);
     }
 
     /// The worker to reap now, if any. It is handed out once, and again only when patience ends and nothing was
