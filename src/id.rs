@@ -118,7 +118,8 @@ impl<'de> Deserialize<'de> for JobId {
     }
 }
 
-/// A worker's number in its cluster, given by the server at join, never given twice.
+/// A worker's number in its cluster, given by the server at join, never given twice as
+/// long as the cluster is not wiped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub(crate) u64);
 
@@ -126,6 +127,13 @@ impl WorkerId {
     /// The number.
     pub fn get(self) -> u64 {
         self.0
+    }
+}
+
+/// What [`get`](WorkerId::get) gave, typed in or kept somewhere: to say which worker is to be drained.
+impl From<u64> for WorkerId {
+    fn from(number: u64) -> Self {
+        Self(number)
     }
 }
 

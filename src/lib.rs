@@ -82,6 +82,9 @@
 //!   or, where the lock was lost, than the [fence margin](ClusterBuilder::fence_margin);
 //! - if a whole process is paused (a suspended machine, a debugger) for longer than its lock: it gives everything up
 //!   when it wakes, but what it had sent is on its way;
+//! - if code in the process blocks a thread of the runtime, without an `.await`, for that long: the timers and the
+//!   connections of every other task may hang at that very thread, however many there are, and heartbeats with
+//!   them. Put such code into `spawn_blocking`, or the cluster's side into a runtime of its own;
 //! - if the server fails over to a replica that lacks the last writes, or is wiped, until both workers have heard of
 //!   it;
 //! - if the server's clock is set forward, which ends locks early.

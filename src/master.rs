@@ -59,7 +59,8 @@ impl Master {
     /// has [`max_jobs`](crate::ClusterBuilder::max_jobs); [`Unreplicated`](crate::ErrorKind::Unreplicated) with a
     /// [`Durability`] of replicas, and then the job *is* added; those of the connection. After a [`Timeout`](crate::ErrorKind::Timeout) the job
     /// may have been added, and will not be added later: to try again without a risk of two, use
-    /// [`add_with`](Self::add_with) and an id of your own.
+    /// [`add_with`](Self::add_with) and an id of your own. The error has the id that it has, or would have had
+    /// ([`Error::job`](crate::Error::job)).
     ///
     /// # Cancel safety
     ///
@@ -83,7 +84,8 @@ impl Master {
     pub async fn add_with<T: Serialize + ?Sized>(&self, payload: &T, options: AddOptions) -> Result<Added> {
         let payload = payload::encode(payload, self.cluster.settings.max_payload)?;
         let id = options.id.unwrap_or_else(JobId::generate);
-        let mut added = self.add_batches(vec![(id.clone(), payload)]).await?;
+        let added = self.add_batches(vec![(id.clone(), payload)]).await;
+        let mut added = added.map_err(|error| error.with_job(id.clone()))?;
         Ok(added.pop().unwrap_or(Added::New(id)))
     }
 
@@ -287,8 +289,8 @@ impl Master {
     /// Deletes a job and waits until its owner has let go: then nobody works on it any more, as far as
     /// [`Worker`](crate::Worker) promises. What is returned is what [`delete`](Self::delete) would have.
     ///
-    /// That takes as long as the owner's clean-up does, at most its release timeout, or until its lock ends
-    /// if it is dead. While the server cannot be reached, it goes on waiting.
+    /// That takes as long as the owner's clean-up does, at most its release timeout; or, if it is dead, until its lock
+    /// ends, and if it had a [grace](crate::WorkerOptions::grace), until that is over or somebody of its name comes. While the server cannot be reached, it goes on waiting.
     ///
     /// # Errors
     ///

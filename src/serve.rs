@@ -80,7 +80,8 @@ use crate::worker::{Worker, WorkerOptions};
 /// In this process, no job has two handlers at once, whatever was lost or joined again meanwhile. In the cluster,
 /// those of [`Worker`] hold.
 ///
-/// **Not promised:** code that blocks its thread without an `.await` cannot be aborted, and a task that a handler spawned is not:
+/// **Not promised:** code that blocks its thread without an `.await` cannot be aborted, and may keep the heartbeats from
+/// going out, with which the worker loses *all* its jobs: put it into `spawn_blocking`. And a task that a handler spawned is not:
 /// give it a clone of the [`Task`], and end it. Past the handler's deadline, either may overlap the next owner in another
 /// process.
 #[must_use = "nothing is served until it is awaited"]

@@ -96,7 +96,8 @@ impl WorkerOptions {
     }
 
     /// Once its lock has ended, its jobs are kept so long for one of the same name, before they go to others: a worker
-    /// that is restarted within it sets off no reshuffle. Nobody holds them meanwhile. At most a day. Only with a name.
+    /// that is restarted within it sets off no reshuffle. Nobody holds them meanwhile, though they
+    /// are told of as the dead one's; one that is deleted goes when the grace is over. At most a day. Only with a name.
     ///
     /// A worker that [terminates](crate::Worker::terminate) gives its jobs to others at once, grace or not.
     #[must_use]

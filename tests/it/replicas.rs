@@ -38,9 +38,10 @@ async fn with_durability_a_call_returns_when_the_replica_has_it_and_says_if_it_h
     replica.pause();
     let error = master.add(&"alone").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreplicated, "{error}");
+    let added = error.job().expect("the id that it was given").clone();
     assert!(error.to_string().contains("0 of 1"), "{error}");
     replica.resume();
-    until("what was done stays done", || async { master.stats().await.unwrap().jobs == 1 }).await;
+    until("what was done stays done", || async { master.job(&added).await.unwrap().is_some() }).await;
     until("and goes on", || async { master.add(&"together").await.is_ok() }).await;
 }
 
