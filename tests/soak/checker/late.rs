@@ -306,7 +306,8 @@ fn wiped(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violatio
 fn lifted(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violation>) {
     let life = book.life(hold);
     let ends = book.told_at(hold).unwrap_or(NEVER).min(hold.end).min(horizon);
-    for away in book.away.iter().filter(|away| away.to < ends) {
+    let outlived = |away: &&Away| away.to < ends && not_lifted(book, hold, away, away.to).is_some();
+    for away in book.away.iter().filter(outlived) {
         let mut own = own_disturbances(book, life);
         own.extend(life.busy.iter().map(|(from, to)| Disturbance::new(*from, *to)));
         own.sort_unstable_by_key(|disturbance| disturbance.from);
