@@ -18,13 +18,13 @@
 //! theirs. What the scheduler makes of it cannot be: the same seed may show a violation in one run and not in the next,
 //! so the histories of one that did are kept.
 //!
-//! What the library was broken by on purpose, and what a minute made of it:
+//! What the library was broken by on purpose, and what minutes made of it:
 //!
 //! | broken | found by | by which fault |
 //! |---|---|---|
 //! | a server's restart lifts nothing (`open.lua`) | no new epoch | restarts shorter than a lock lives, so that holds outlive them |
-//! | the chain of frames is not looked at (`core/view`) | a delete or an update that does not come | messages that are lost one at a time. The audit heals it at the next beat where nothing came after what was lost, and only there |
-//! | a release counts whatever its grant is (`release.lua`) | two holders | the answers of one connection are lost, and a job comes back to who let go of it: in one minute of two |
+//! | the chain of frames is not looked at (`core/view`) | a delete or an update that does not come | messages that are lost one at a time. The audit heals it at the next beat where nothing came after what was lost, and every new connection does: in two minutes of three |
+//! | a release counts whatever its grant is (`release.lua`) | two holders | the answers of the one connection that has the commands are lost, and the job comes back to who asks again: rare, in one minute of five. A longer run is wanted |
 
 mod cast;
 mod checker;

@@ -5,6 +5,8 @@ use crate::rng::Rng;
 
 /// Ids that are used again and again.
 const GIVEN: u64 = 40;
+/// How many of them are deleted and added again, one after the other.
+const CHURNED: u64 = 8;
 /// About so many jobs under fresh ids.
 const FRESH: usize = 120;
 const FOREIGN_KEYS: u64 = 200_000;
@@ -17,6 +19,8 @@ const DEATH: u64 = 4_500;
 const REBIRTH: u64 = 8_500;
 /// How long a consumer has not looked when its process is stopped.
 const BUSY: u64 = 1_100;
+/// By then a worker has said that it takes more, and has it.
+const FAVOURED: u64 = 900;
 /// How long nobody asks for anything.
 const SILENCE: u64 = 3_800;
 
@@ -247,8 +251,8 @@ impl Plan {
                 (2, "hole"),
                 (4, "hole-some"),
                 (4, "deaf"),
-                (if matches!(place, Place::Worker(_)) { 6 } else { 1 }, "deaf-some"),
-                (if matches!(place, Place::Worker(_)) { 6 } else { 1 }, "lossy"),
+                (if matches!(place, Place::Worker(_)) { 10 } else { 1 }, "unanswered"),
+                (if matches!(place, Place::Worker(_)) { 8 } else { 1 }, "lossy"),
                 (if matches!(place, Place::Master(_)) { 8 } else { 0 }, "late"),
                 (2, "delay"),
                 (3, "uneven"),
@@ -277,10 +281,13 @@ impl Plan {
                 "deaf" => (Act::NetEnd(place), vec![(0, Act::Net(place, Net::SwallowAnswers))]),
                 "delay" => (Act::NetEnd(place), vec![(0, Act::Net(place, Net::Delay(rng.range(5, 150))))]),
                 // Too short for its lock to end: it asks again for what was done, when it may have the job again.
-                "deaf-some" => {
+                "unanswered" => {
                     duration = rng.range(300, 900);
-                    let net = Net::SwallowSomeAnswers(rng.chance(50));
-                    (Act::NetEnd(place), vec![(0, Act::Net(place, net))])
+                    let mut acts = vec![(FAVOURED, Act::Net(place, Net::SwallowAnswersToCommands))];
+                    if let Place::Worker(worker) = place {
+                        acts.insert(0, (0, Act::Tell { worker, line: "weight 50".to_owned() }));
+                    }
+                    (Act::NetEnd(place), acts)
                 }
                 "lossy" => {
                     duration = rng.range(1_000, 4_000);
@@ -312,8 +319,12 @@ impl Plan {
                 for (after, act) in begin {
                     self.push(at + after, act);
                 }
-                if kind == "deaf-some" {
-                    self.churn(rng, place, at, at + duration);
+                if kind == "unanswered" {
+                    self.churn(rng, place, at, at + FAVOURED, at + duration);
+                    if let Place::Worker(worker) = place {
+                        let line = format!("weight {}", rng.range(1, 5));
+                        self.push(at + duration, Act::Tell { worker, line });
+                    }
                 }
                 at += duration;
                 self.push(at, finish);
@@ -321,20 +332,20 @@ impl Plan {
         }
     }
 
-    /// Jobs that are deleted and added again, one after the other: each mostly comes to the worker that has just let go of
-    /// it, as that has one job less than the others.
-    fn churn(&mut self, rng: &mut Rng, place: Place, from: u64, to: u64) {
-        let (first, mut at) = (rng.range(0, GIVEN), from + 20);
-        for next in 0.. {
-            if at + 40 >= to {
-                return;
-            }
+    /// Jobs that are deleted and added again, one after the other: while one worker is by far the least loaded for its
+    /// weight, each comes to the one that has just let go of it. From `once` on each is but once, so that it is held when
+    /// that worker asks again.
+    fn churn(&mut self, rng: &mut Rng, place: Place, from: u64, once: u64, to: u64) {
+        const PACE: u64 = 35;
+        let first = rng.range(0, GIVEN);
+        let before = (from..once).step_by(PACE as usize);
+        let then = (once..to).step_by(PACE as usize).take(CHURNED as usize);
+        for (at, next) in before.zip((0..CHURNED).cycle()).chain(then.zip(0..CHURNED)) {
             let jobs = vec![Job::Given((first + next) % GIVEN)];
-            for (at, call) in [(at, Call::Delete(jobs.clone())), (at + 30, Call::Add(jobs))] {
+            for (at, call) in [(at, Call::Delete(jobs.clone())), (at + PACE - 5, Call::Add(jobs))] {
                 let (master, op) = (rng.index(self.masters), format!("c{place}-{at}"));
                 self.push(at, Act::Call { master, op, call });
             }
-            at += 35;
         }
     }
 
