@@ -1,13 +1,18 @@
 //! Which worker to reap, and when: at once by a master, later by each worker after the first.
 //!
 //! ```text
-//!  beat, survey, reap: "its lock ends first, then"  --> Told  --(then + 2 ms + rank x step)--+
-//!  keyspace event: "its lock ended"                 --> Ended --(now + rank x step)----------+--> poll: reap it
-//!  control: "reaping" (somebody is at it)           --> Left  --(patience + rank x step)-----+        |
-//!                                                         ^-------------- until heard of -------------+
+//!  beat, survey, reap: "its lock ends first, then"  --> Told  --(then + 2 ms + delay)--+
+//!  keyspace event: "its lock ended"                 --> Ended --(now + delay)----------+--> poll: reap it
+//!  control: "reaping" (somebody is at it)           --> Left  --(patience + delay)-----+        |
+//!                                                         ^----------- until heard of ----------+
 //!  control or our reap: "reaped", "left", "nothing"  --> forgotten
 //!  our reap: "not before then" (it lives, or its jobs are kept for its name) --> Told
 //! ```
+//!
+//! The delay is rank x step. It is none for what is told as over by the reap that finished another: who is at it goes on.
+//!
+//! Events and control messages are a cost to all who hear them, so only the first in rank do (`listens`). The others go by what they
+//! are told, and so late that each of their heartbeats comes first, which tells whether anybody has done it.
 //!
 //! Events and control messages are hints, and anybody may forge one: all that a false one brings about is a reap
 //! that the server answers with "its lock has not ended", or a stand-down that is over in bounded time. What the
@@ -17,6 +22,9 @@
 //! [`poll_timeout`](Standby::poll_timeout). Of a reap's answer, what it tells of another worker goes in first
 //! (`handle_due` or `handle_none_due`), then what it tells of the reaped one (`handle_gone` or `handle_alive`).
 //! A reap without an answer need not be told: the worker comes again.
+
+#[cfg(test)]
+mod rules_test;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -32,8 +40,14 @@ const LONGEST_STAND_DOWN: Duration = Duration::from_secs(10);
 /// Deadlines are in whole milliseconds, and a key is over only after its last one.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
 
-/// The largest rank that still waits longer than the one before it; it bounds how late a takeover can be.
+/// Below this rank, a worker begins to listen; from [`LAST_RANK`] on, it ceases to. Some are there always, as ranks change.
+const LISTENERS: u64 = 16;
+
+/// The largest rank that still waits a whole step longer than the one before it; it bounds how late a takeover can be.
 const LAST_RANK: u64 = 50;
+
+/// The largest rank that still waits longer than the one before it; after [`LAST_RANK`], a fifth of a step each.
+const LAST_DEAF_RANK: u64 = 1_000;
 
 /// A deadline that is told to be further away is looked at again by then.
 const FURTHEST: Duration = Duration::from_secs(24 * 3600);
@@ -48,9 +62,11 @@ const MOST_GONE: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Standby {
     step: Duration,
+    heartbeat: Duration,
     /// Never reaped by itself: a worker's own lock is its lease's business.
     me: Option<WorkerId>,
     rank: u64,
+    listens: bool,
     candidates: BTreeMap<WorkerId, Candidate>,
     /// Workers lately gone, the oldest first.
     gone: VecDeque<WorkerId>,
@@ -63,6 +79,8 @@ struct Candidate {
     at: Instant,
     /// Since when it has been asked for, or left to others, without an end.
     since: Option<Instant>,
+    /// It follows on one that we have reaped, and nobody before us has been at it.
+    ours: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,18 +95,34 @@ enum Phase {
 
 impl Standby {
     /// A participant that acts at once, until it is told its rank; `step` is what each rank waits for the one
-    /// before it. `me`: its own number, if it is a worker.
-    pub(crate) fn new(step: Duration, me: Option<WorkerId>) -> Self {
-        Self { step, me, rank: 0, candidates: BTreeMap::new(), gone: VecDeque::new() }
+    /// before it, `heartbeat` how often it is told what is due. `me`: its own number, if it is a worker.
+    pub(crate) fn new(step: Duration, heartbeat: Duration, me: Option<WorkerId>) -> Self {
+        Self {
+            step,
+            heartbeat,
+            me,
+            rank: 0,
+            listens: true,
+            candidates: BTreeMap::new(),
+            gone: VecDeque::new(),
+        }
     }
 
     /// How many act before this participant. Masters: 0.
     pub(crate) fn handle_rank(&mut self, rank: u64) {
         self.rank = rank;
+        self.listens = rank < if self.listens { LAST_RANK } else { LISTENERS };
     }
 
-    /// The server told whose lock ends first, and when. It replaces what was told before.
-    pub(crate) fn handle_due(&mut self, worker: WorkerId, at: Instant) {
+    /// Whether it is to hear of locks that ended, and of those that are being reaped.
+    pub(crate) fn listens(&self) -> bool {
+        self.listens
+    }
+
+    /// The server told, at `now`, whose lock ends first, and when. It replaces what was told before.
+    pub(crate) fn handle_due(&mut self, now: Instant, worker: WorkerId, at: Instant) {
+        // Of one that is told again as over, the turn is not put off.
+        let told = self.candidates.get(&worker).filter(|_| at <= now).copied();
         self.handle_none_due();
         if self.me == Some(worker) {
             return;
@@ -96,12 +130,26 @@ impl Standby {
         if self.candidates.len() >= MOST_CANDIDATES {
             self.forget_last();
         }
+        let mut due = Candidate { phase: Phase::Told, at: at + TIMER_SLACK, since: None, ours: false };
+        if let Some(told) = told {
+            (due.at, due.ours) = (due.at.min(told.at), told.ours);
+        }
         // Whoever is on the way already stays so: what was told may be older than the event.
-        self.candidates.entry(worker).or_insert(Candidate {
-            phase: Phase::Told,
-            at: at + TIMER_SLACK,
-            since: None,
-        });
+        self.candidates.entry(worker).or_insert(due);
+    }
+
+    /// After `handle_due`: it came with the answer to a reap that was the last of its worker. If the next one's lock is over
+    /// as well, whoever would act before us has not been at it, or will not mind.
+    pub(crate) fn handle_finished(&mut self, now: Instant) {
+        for candidate in self.candidates.values_mut() {
+            candidate.ours |= candidate.phase == Phase::Told && candidate.at <= now + TIMER_SLACK;
+        }
+    }
+
+    /// Whether the worker's jobs are moved to the last one, batch after batch; or one batch only, as it cannot be heard who else does
+    /// the same.
+    pub(crate) fn goes_on(&self, worker: WorkerId) -> bool {
+        self.listens || self.candidates.get(&worker).is_some_and(|candidate| candidate.ours)
     }
 
     /// The server told that there is no other lock.
@@ -117,7 +165,9 @@ impl Standby {
                 candidate.at = candidate.at.min(now);
             }
             Some(_) => {}
-            None => self.hear_of(worker, Candidate { phase: Phase::Ended, at: now, since: None }),
+            None => {
+                self.hear_of(worker, Candidate { phase: Phase::Ended, at: now, since: None, ours: false });
+            }
         }
     }
 
@@ -126,7 +176,8 @@ impl Standby {
         match self.candidates.get_mut(&worker) {
             Some(candidate) => candidate.leave(now),
             None => {
-                self.hear_of(worker, Candidate { phase: Phase::Left, at: now + PATIENCE, since: Some(now) });
+                let (phase, at) = (Phase::Left, now + PATIENCE);
+                self.hear_of(worker, Candidate { phase, at, since: Some(now), ours: false });
             }
         }
     }
@@ -153,7 +204,7 @@ impl Standby {
         if remaining > PATIENCE {
             candidate.since = None;
         }
-        candidate.phase = Phase::Told;
+        (candidate.phase, candidate.ours) = (Phase::Told, false);
         candidate.at = now + remaining.clamp(pause, FURTHEST) + TIMER_SLACK;
     }
 
@@ -161,8 +212,9 @@ impl Standby {
     /// heard.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<WorkerId> {
         let delay = self.delay();
-        let (worker, candidate) = self.candidates.iter_mut().min_by_key(|(_, candidate)| candidate.at)?;
-        if now < candidate.at + delay {
+        let (worker, candidate) =
+            self.candidates.iter_mut().min_by_key(|(_, candidate)| candidate.turn(delay))?;
+        if now < candidate.turn(delay) {
             return None;
         }
         // The time that was spent on it so far still counts, so that what never ends is not new each time.
@@ -174,13 +226,18 @@ impl Standby {
 
     /// When to poll again.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let first = self.candidates.values().map(|candidate| candidate.at).min()?;
-        Some(first + self.delay())
+        let delay = self.delay();
+        self.candidates.values().map(|candidate| candidate.turn(delay)).min()
     }
 
     /// What this participant waits so that those before it may act first.
     fn delay(&self) -> Duration {
-        self.step * u32::try_from(self.rank.min(LAST_RANK)).unwrap_or(0)
+        let times = |rank: u64| u32::try_from(rank).unwrap_or(0);
+        let delay = self.step * times(self.rank.min(LAST_RANK));
+        if self.listens {
+            return delay;
+        }
+        delay + self.heartbeat + self.step / 5 * times(self.rank.clamp(LAST_RANK, LAST_DEAF_RANK) - LAST_RANK)
     }
 
     /// Takes in a worker that something was heard of, if there is room and it is neither known to be gone nor us.
@@ -202,300 +259,17 @@ impl Standby {
 }
 
 impl Candidate {
+    /// When it is the turn of a participant that waits this long for those before it.
+    fn turn(&self, delay: Duration) -> Instant {
+        if self.ours { self.at } else { self.at + delay }
+    }
+
     /// Somebody else is at it at `now`.
     fn leave(&mut self, now: Instant) {
         let since = *self.since.get_or_insert(now);
         let until = (now + PATIENCE).min(since + LONGEST_STAND_DOWN);
         self.at = if self.phase == Phase::Left { self.at.max(until) } else { until };
+        self.ours = false;
         self.phase = Phase::Left;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const STEP: Duration = Duration::from_millis(20);
-    const A: WorkerId = WorkerId(1);
-    const B: WorkerId = WorkerId(2);
-    const ME: WorkerId = WorkerId(99_999);
-
-    fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    fn at_rank(rank: u64) -> (Standby, Instant) {
-        let mut standby = Standby::new(STEP, Some(ME));
-        standby.handle_rank(rank);
-        (standby, Instant::now())
-    }
-
-    #[test]
-    fn a_master_reaps_at_the_event_and_a_worker_after_those_before_it() {
-        for (rank, delay) in [(0, 0), (3, 60), (50, 1_000), (u64::MAX, 1_000)] {
-            let (mut standby, start) = at_rank(rank);
-            standby.handle_lock_ended(start, A);
-            assert_eq!(standby.poll_timeout(), Some(start + ms(delay)));
-            if delay > 0 {
-                assert_eq!(standby.poll(start + ms(delay - 1)), None);
-            }
-            assert_eq!(standby.poll(start + ms(delay)), Some(A));
-        }
-    }
-
-    // "Notifications are hints": with every one lost, the timer reaps.
-    #[test]
-    fn without_any_event_the_timer_reaps_just_after_the_deadline() {
-        let (mut standby, start) = at_rank(2);
-        standby.handle_due(A, start + ms(500));
-        assert_eq!(standby.poll(start + ms(541)), None);
-        assert_eq!(standby.poll(start + ms(542)), Some(A));
-    }
-
-    #[test]
-    fn what_is_told_replaces_what_was_told_before_but_not_what_was_heard() {
-        let (mut standby, start) = at_rank(0);
-        standby.handle_due(A, start);
-        standby.handle_due(B, start + ms(900));
-        assert_eq!(standby.poll(start + ms(10)), None, "A went on");
-        standby.handle_lock_ended(start + ms(10), A);
-        standby.handle_none_due();
-        assert_eq!(standby.poll(start + ms(10)), Some(A));
-        assert_eq!(standby.poll(start + ms(2_000)), Some(A), "nothing was heard of it");
-        assert_eq!(standby.poll(start + ms(2_000)), None, "of B it was told that it goes on");
-    }
-
-    #[test]
-    fn a_repeated_event_does_not_put_off_the_turn() {
-        let (mut standby, start) = at_rank(5);
-        standby.handle_due(A, start);
-        standby.handle_lock_ended(start + ms(50), A);
-        standby.handle_lock_ended(start + ms(90), A);
-        assert_eq!(standby.poll(start + ms(102)), Some(A));
-    }
-
-    // No stampede: whoever comes later in rank hears that it is done, or being done.
-    #[test]
-    fn it_stands_down_when_reaping_or_reaped_is_heard() {
-        let (mut standby, start) = at_rank(4);
-        standby.handle_lock_ended(start, A);
-        standby.handle_reaping(start + ms(5), A);
-        assert_eq!(standby.poll(start + ms(1_084)), None);
-        standby.handle_gone(A);
-        assert_eq!(standby.poll_timeout(), None);
-        standby.handle_lock_ended(start + ms(6), A);
-        standby.handle_reaping(start + ms(6), A);
-        assert_eq!(standby.poll_timeout(), None, "late news of a worker that is gone");
-    }
-
-    // Rule 6: another finishes if the reaper dies.
-    #[test]
-    fn a_reaper_that_dies_half_way_is_followed_by_the_next_even_if_only_its_reaping_was_heard() {
-        let (mut standby, start) = at_rank(1);
-        standby.handle_reaping(start, A);
-        assert_eq!(standby.poll(start + ms(1_019)), None);
-        assert_eq!(standby.poll(start + ms(1_020)), Some(A));
-    }
-
-    #[test]
-    fn who_only_says_that_it_is_reaping_keeps_nobody_from_it_for_ever() {
-        let (mut standby, start) = at_rank(0);
-        standby.handle_lock_ended(start, A);
-        let handed_out = (0..200u64).map(|i| start + ms(i * 100)).find(|now| {
-            standby.handle_reaping(*now, A);
-            standby.poll(*now).is_some()
-        });
-        assert_eq!(handed_out, Some(start + LONGEST_STAND_DOWN));
-    }
-
-    #[test]
-    fn a_reap_without_an_answer_is_asked_for_again_after_patience() {
-        let (mut standby, start) = at_rank(0);
-        standby.handle_lock_ended(start, A);
-        for round in 0..30 {
-            let now = start + PATIENCE * round;
-            assert_eq!(standby.poll(now), Some(A));
-            assert_eq!(standby.poll(now + PATIENCE - ms(1)), None);
-        }
-    }
-
-    #[test]
-    fn a_reap_that_came_too_early_is_repeated_when_the_lock_ends() {
-        let (mut standby, start) = at_rank(0);
-        standby.handle_due(A, start);
-        assert_eq!(standby.poll(start + ms(2)), Some(A));
-        standby.handle_due(B, start + ms(700));
-        standby.handle_alive(start + ms(3), A, ms(40));
-        assert_eq!(standby.poll_timeout(), Some(start + ms(45)));
-        assert_eq!(standby.poll(start + ms(45)), Some(A));
-    }
-
-    // One forged event costs one reap, not one every TTL.
-    #[test]
-    fn a_live_worker_is_left_alone_once_the_server_tells_of_another() {
-        let (mut standby, start) = at_rank(0);
-        standby.handle_lock_ended(start, A);
-        assert_eq!(standby.poll(start), Some(A));
-        standby.handle_alive(start, A, ms(9_000));
-        standby.handle_due(B, start + ms(60_000));
-        assert_eq!(standby.poll_timeout(), Some(start + ms(60_002)));
-    }
-
-    // No participant reaps itself, whoever says that it should.
-    #[test]
-    fn what_is_told_or_heard_of_itself_is_nothing_to_a_worker_and_all_it_has_to_a_master() {
-        let (mut worker, start) = at_rank(0);
-        let mut master = Standby::new(STEP, None);
-        for standby in [&mut worker, &mut master] {
-            standby.handle_due(ME, start);
-        }
-        assert_eq!((worker.poll_timeout(), master.poll_timeout()), (None, Some(start + TIMER_SLACK)));
-        worker.handle_due(A, start + ms(5));
-        worker.handle_due(ME, start);
-        assert_eq!(worker.poll_timeout(), None, "the server told of another than A");
-        worker.handle_lock_ended(start, ME);
-        worker.handle_reaping(start, ME);
-        worker.handle_alive(start, ME, ms(1));
-        assert_eq!(worker.poll_timeout(), None);
-        worker.handle_lock_ended(start, A);
-        assert_eq!((worker.poll(start), worker.poll(start)), (Some(A), None));
-    }
-
-    // A dead worker's jobs are kept for its name: whoever asked comes again at the end of the grace, although "reaped" was
-    // said of it at once; and if only the server tells of it then, that is enough.
-    #[test]
-    fn a_worker_whose_jobs_are_kept_is_reaped_when_its_grace_is_over() {
-        for heard_reaped in [false, true] {
-            let (mut standby, start) = at_rank(0);
-            standby.handle_lock_ended(start, A);
-            assert_eq!(standby.poll(start), Some(A));
-            standby.handle_none_due();
-            standby.handle_alive(start, A, ms(30_000));
-            if heard_reaped {
-                standby.handle_gone(A);
-                standby.handle_lock_ended(start + ms(10), A);
-                assert_eq!(standby.poll_timeout(), None, "late news of its lock");
-                standby.handle_due(A, start + ms(30_000));
-            }
-            assert_eq!(standby.poll(start + ms(30_001)), None);
-            assert_eq!(standby.poll(start + ms(30_002)), Some(A));
-        }
-    }
-
-    // Not every 2 ms, were the server's clock to stand still.
-    #[test]
-    fn a_server_that_says_soon_again_and_again_is_asked_ever_more_rarely() {
-        let (mut standby, start) = at_rank(0);
-        standby.handle_lock_ended(start, A);
-        let (mut now, mut reaps) = (start, 0);
-        while now < start + ms(5_000) {
-            assert_eq!(standby.poll(now), Some(A));
-            reaps += 1;
-            standby.handle_alive(now, A, ms(1));
-            now = standby.poll_timeout().unwrap();
-        }
-        assert!(reaps < 20, "{reaps} reaps in 5 s");
-    }
-
-    #[test]
-    fn an_absurd_answer_does_not_panic() {
-        let (mut standby, start) = at_rank(0);
-        standby.handle_lock_ended(start, A);
-        assert_eq!(standby.poll(start), Some(A));
-        standby.handle_alive(start, A, Duration::MAX);
-        assert_eq!(standby.poll_timeout(), Some(start + FURTHEST + TIMER_SLACK));
-    }
-
-    // "Bounded memory", and the server's word finds room in spite of a flood.
-    #[test]
-    fn forged_events_do_not_grow_it_and_do_not_hide_what_the_server_tells() {
-        let (mut standby, start) = at_rank(0);
-        for worker in 10..5_000 {
-            standby.handle_lock_ended(start + ms(worker), WorkerId(worker));
-            standby.handle_reaping(start + ms(worker), WorkerId(worker + 10_000));
-            standby.handle_gone(WorkerId(worker + 20_000));
-        }
-        for worker in 1..5 {
-            standby.handle_due(WorkerId(worker), start);
-            standby.handle_lock_ended(start, WorkerId(worker));
-        }
-        assert_eq!((standby.candidates.len(), standby.gone.len()), (MOST_CANDIDATES, MOST_GONE));
-        let first: Vec<_> = (1..5).filter_map(|_| standby.poll(start + ms(2))).collect();
-        assert_eq!(first, [1, 2, 3, 4].map(WorkerId));
-    }
-
-    /// What may be heard, by time passed and worker; never the end of worker A.
-    #[derive(Clone, Debug)]
-    enum Heard {
-        Rank(u64),
-        Due(u64),
-        NoneDue,
-        LockEnded(u64),
-        Reaping(u64),
-        Gone(u64),
-    }
-
-    fn heard() -> impl Strategy<Value = Heard> {
-        let anyone = || 1..6u64;
-        let others = || 2..6u64;
-        prop_oneof![
-            (0..100u64).prop_map(Heard::Rank),
-            others().prop_map(Heard::Due),
-            Just(Heard::NoneDue),
-            anyone().prop_map(Heard::LockEnded),
-            anyone().prop_map(Heard::Reaping),
-            others().prop_map(Heard::Gone),
-        ]
-    }
-
-    proptest! {
-        // Guards "nothing lost": a dead worker is handed out within bounded time whatever else is heard, and
-        // nobody who is not gone meanwhile is handed out twice within patience.
-        #[test]
-        fn a_dead_worker_is_handed_out_within_bounded_time(
-            noise in prop::collection::vec((0..400u64, heard()), 1..150)
-        ) {
-            let (mut standby, start) = at_rank(0);
-            standby.handle_lock_ended(start, A);
-            let bound = start + LONGEST_STAND_DOWN + STEP * 50;
-            let mut last: BTreeMap<WorkerId, Instant> = BTreeMap::new();
-            let polled = |standby: &mut Standby, last: &mut BTreeMap<_, _>, now| -> Result<(), TestCaseError> {
-                while let Some(worker) = standby.poll(now) {
-                    if let Some(before) = last.insert(worker, now) {
-                        prop_assert!(now >= before + PATIENCE, "{worker} twice");
-                    } else if worker == A {
-                        prop_assert!(now <= bound, "late by {:?}", now - bound);
-                    }
-                }
-                Ok(())
-            };
-            let mut now = start;
-            for (pass, heard) in noise {
-                let until = now + ms(pass);
-                while let Some(turn) = standby.poll_timeout().filter(|turn| *turn <= until) {
-                    now = now.max(turn);
-                    polled(&mut standby, &mut last, now)?;
-                }
-                now = until;
-                match heard {
-                    Heard::Rank(rank) => standby.handle_rank(rank),
-                    Heard::Due(worker) => standby.handle_due(WorkerId(worker), now + ms(worker * 50)),
-                    Heard::NoneDue => standby.handle_none_due(),
-                    Heard::LockEnded(worker) => standby.handle_lock_ended(now, WorkerId(worker)),
-                    Heard::Reaping(worker) => standby.handle_reaping(now, WorkerId(worker)),
-                    Heard::Gone(worker) => {
-                        standby.handle_gone(WorkerId(worker));
-                        last.remove(&WorkerId(worker));
-                    }
-                }
-            }
-            while let Some(turn) = standby.poll_timeout().filter(|turn| *turn <= bound) {
-                now = now.max(turn);
-                polled(&mut standby, &mut last, now)?;
-            }
-            prop_assert!(last.contains_key(&A));
-        }
     }
 }

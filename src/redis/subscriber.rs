@@ -4,6 +4,7 @@
 //! of no confirmation. Here each (re)connection is reported, the caller attaches, and then asks for the truth.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -27,9 +28,9 @@ use crate::wire::keys::Keys;
 /// Whose subscription it is, and so what to subscribe to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Listener {
-    /// Its inbox, the control channel, the locks' keyspace events.
+    /// Its inbox; and what becomes of the others: the control channel, the locks' keyspace events.
     Worker(WorkerId),
-    /// The releases of deleted jobs, the control channel, the locks' keyspace events.
+    /// The releases of deleted jobs, and what becomes of the workers.
     Master,
     /// The changes, and nothing else.
     Watcher,
@@ -50,19 +51,29 @@ pub(crate) enum Signal {
     Lagged,
 }
 
+/// What tells of the others' ends. Clones share it.
+#[derive(Clone)]
+struct Others {
+    control: String,
+    /// The locks' keyspace events.
+    pattern: String,
+    /// Whether they are to be heard now.
+    wanted: Arc<AtomicBool>,
+    /// Why keyspace events were refused: they are not asked for again.
+    denied: Arc<OnceLock<Error>>,
+}
+
 pub(crate) struct Subscriber {
     own: Own,
     keys: Arc<Keys>,
     inbox: Option<String>,
-    channels: Arc<[String]>,
-    /// The locks' keyspace events, for those who listen to them.
-    pattern: Option<String>,
+    /// What is listened to in any case.
+    channel: String,
+    others: Option<Others>,
     slot: u16,
     timeout: Duration,
     /// One exchange at a time: a refused PSUBSCRIBE is told as the answer of the command behind it.
     turn: Arc<Mutex<()>>,
-    /// Why keyspace events were refused: they are not asked for again.
-    denied: Arc<OnceLock<Error>>,
     messages: Receiver<Message>,
     events: Receiver<KeyspaceEvent>,
     reconnects: Receiver<Server>,
@@ -93,23 +104,27 @@ impl Subscriber {
             Listener::Worker(worker) => Some(keys.inbox_of(worker)),
             Listener::Master | Listener::Watcher => None,
         };
-        let channels = match (listener, inbox.clone()) {
-            (Listener::Watcher, _) => vec![keys.changes.clone()],
-            (_, Some(inbox)) => vec![keys.control.clone(), inbox],
-            (_, None) => vec![keys.control.clone(), keys.released.clone()],
+        let channel = match (listener, &inbox) {
+            (Listener::Watcher, _) => keys.changes.clone(),
+            (_, Some(inbox)) => inbox.clone(),
+            (_, None) => keys.released.clone(),
         };
-        let pattern = (listener != Listener::Watcher).then(|| keys.lock_events(connection.database()));
+        let others = (listener != Listener::Watcher).then(|| Others {
+            control: keys.control.clone(),
+            pattern: keys.lock_events(connection.database()),
+            wanted: Arc::new(AtomicBool::new(true)),
+            denied: Arc::default(),
+        });
         let slot = route::slot(&keys);
         let mut subscriber = Self {
             own,
             keys,
             inbox,
-            channels: channels.into(),
-            pattern,
+            channel,
+            others,
             slot,
             timeout,
             turn: Arc::default(),
-            denied: Arc::default(),
             messages,
             events,
             reconnects,
@@ -120,17 +135,15 @@ impl Subscriber {
         Ok(subscriber)
     }
 
-    /// Subscribes to everything, on the node that has the cluster's slot, and waits for the confirmation: an
-    /// `Ok` of a subscription only says that it was sent, so a `PING` behind it has to come back.
+    /// Subscribes to everything that is wanted, on the node that has the cluster's slot, and waits for the confirmation:
+    /// an `Ok` of a subscription only says that it was sent, so a `PING` behind it has to come back.
     ///
     /// Where keyspace events are denied, it goes on without them.
     pub(crate) fn attach(&self) -> impl Future<Output = Result<()>> + Send + use<> {
         let client = self.own.client().clone();
-        let (channels, pattern) = (self.channels.clone(), self.pattern.clone());
-        let (turn, denied) = (self.turn.clone(), self.denied.clone());
-        let options = self.options(3);
+        let (channel, others) = (self.channel.clone(), self.others.clone());
+        let (turn, options) = (self.turn.clone(), self.options(3));
         async move {
-            let failed = |error| translate("subscribing", &error);
             let _turn = turn.lock().await;
             if client.is_clustered() {
                 // The slot's move to another node ends subscriptions without a word. If asking for the map
@@ -138,26 +151,26 @@ impl Subscriber {
                 let _ = timeout(options.timeout.unwrap_or_default(), client.sync_cluster()).await;
             }
             let client = client.with_options(&options);
-            for channel in &*channels {
-                // One at a time: fred takes a second confirmation for the next command's reply.
-                let failed = |error| translate(&format!("subscribing to {channel}"), &error);
-                client.ssubscribe(channel.as_str()).await.map_err(failed)?;
+            subscribe(&client, &channel).await?;
+            match others.filter(|others| others.wanted.load(Ordering::SeqCst)) {
+                Some(others) => others.subscribe(&client).await,
+                None => confirm(&client).await.map_err(|error| translate("subscribing", &error)),
             }
-            confirm(&client).await.map_err(failed)?;
-            let Some(pattern) = pattern.filter(|_| denied.get().is_none()) else { return Ok(()) };
-            // Both at once: fred drops a refusal that comes while no command waits for an answer.
-            let (sent, confirmed) = tokio::join!(client.psubscribe(pattern.as_str()), confirm(&client));
-            sent.map_err(failed)?;
-            match confirmed {
-                // The refusal came in the place of the PING's answer.
-                Err(error) if code(&error) == "NOPERM" => {
-                    let error = translate(&format!("subscribing to {pattern}"), &error);
-                    tracing::warn!(%error, "keyspace events are denied: takeovers go by timers");
-                    let _ = denied.set(error); // nobody else does, in this turn
-                    confirm(&client).await.map_err(failed)
-                }
-                result => result.map_err(failed),
-            }
+        }
+    }
+
+    /// From when this has resolved on, the ends of others are heard, or are not: each costs everybody who hears it.
+    pub(crate) fn listen(&self, wanted: bool) -> impl Future<Output = Result<()>> + Send + use<> {
+        let (client, others) = (self.own.client().clone(), self.others.clone());
+        let (turn, options) = (self.turn.clone(), self.options(3));
+        if let Some(others) = &others {
+            others.wanted.store(wanted, Ordering::SeqCst);
+        }
+        async move {
+            let Some(others) = others else { return Ok(()) };
+            let _turn = turn.lock().await;
+            let client = client.with_options(&options);
+            if wanted { others.subscribe(&client).await } else { others.unsubscribe(&client).await }
         }
     }
 
@@ -217,7 +230,7 @@ impl Subscriber {
 
     /// Why [`attach`](Self::attach) went on without keyspace events, if it did.
     pub(crate) fn denied(&self) -> Option<&Error> {
-        self.denied.get()
+        self.others.as_ref()?.denied.get()
     }
 
     /// Ends the connection. Takes a second at most.
@@ -248,6 +261,48 @@ impl Subscriber {
             None
         }
     }
+}
+
+impl Others {
+    async fn subscribe<C: PubsubInterface>(&self, client: &C) -> Result<()> {
+        let failed = |error| translate("subscribing", &error);
+        subscribe(client, &self.control).await?;
+        confirm(client).await.map_err(failed)?;
+        if self.denied.get().is_some() {
+            return Ok(());
+        }
+        // Both at once: fred drops a refusal that comes while no command waits for an answer.
+        let (sent, confirmed) = tokio::join!(client.psubscribe(self.pattern.as_str()), confirm(client));
+        sent.map_err(failed)?;
+        match confirmed {
+            // The refusal came in the place of the PING's answer.
+            Err(error) if code(&error) == "NOPERM" => {
+                let error = translate(&format!("subscribing to {}", self.pattern), &error);
+                tracing::warn!(%error, "keyspace events are denied: takeovers go by timers");
+                let _ = self.denied.set(error); // nobody else does, in this turn
+                confirm(client).await.map_err(failed)
+            }
+            result => result.map_err(failed),
+        }
+    }
+
+    /// A refusal comes in the place of the PING's answer, as above, or is dropped; that answer comes after it, and is waited for.
+    async fn unsubscribe<C: PubsubInterface>(&self, client: &C) -> Result<()> {
+        let failed = |error| translate("ending a subscription", &error);
+        let (sent, by_pattern) = tokio::join!(client.punsubscribe(self.pattern.as_str()), confirm(client));
+        sent.map_err(failed)?;
+        confirm(client).await.map_err(failed)?;
+        let (sent, by_channel) = tokio::join!(client.sunsubscribe(self.control.as_str()), confirm(client));
+        sent.map_err(failed)?;
+        confirm(client).await.map_err(failed)?;
+        by_pattern.and(by_channel).map_err(failed)
+    }
+}
+
+/// One channel at a time: fred takes a second confirmation for the next command's reply.
+async fn subscribe<C: PubsubInterface>(client: &C, channel: &str) -> Result<()> {
+    let failed = |error| translate(&format!("subscribing to {channel}"), &error);
+    client.ssubscribe(channel).await.map_err(failed)
 }
 
 /// Resolves when the map of the cluster was read anew, in this client's stead by the one that commands go through.

@@ -73,6 +73,8 @@ pub(crate) struct Link {
     interval: Duration,
     next_ping: Instant,
     ping: Option<BoxFuture<'static, Result<()>>>,
+    listens: bool,
+    listening: Option<BoxFuture<'static, Result<()>>>,
 }
 
 impl Link {
@@ -81,7 +83,7 @@ impl Link {
         let timeout = cluster.settings.command_timeout;
         let subscriber =
             Subscriber::start(&cluster.connection, cluster.keys.clone(), listener, timeout).await?;
-        subscriber.attach().await?;
+        Box::pin(subscriber.attach()).await?; // large, and part of every join
         let heartbeat = cluster.settings.heartbeat();
         let interval = match listener {
             Listener::Worker(_) => heartbeat * HEARTBEATS_A_PING,
@@ -96,7 +98,17 @@ impl Link {
             interval,
             next_ping: Instant::now() + interval,
             ping: None,
+            listens: true,
+            listening: None,
         })
+    }
+
+    /// Hears of the others' ends from now on, or does not. At first it does.
+    pub(crate) fn listen(&mut self, wanted: bool) {
+        if self.listens != wanted && self.listening.is_none() {
+            self.listens = wanted;
+            self.listening = Some(Box::pin(self.subscriber.listen(wanted)));
+        }
     }
 
     /// Subscribes again although the connection seems fine: messages were lost without a word.
@@ -153,6 +165,13 @@ impl Link {
                     self.ping = None;
                     if let Err(error) = answer {
                         return LinkEvent::Trouble(error);
+                    }
+                }
+                answer = or_never(&mut self.listening) => {
+                    self.listening = None;
+                    if let Err(error) = answer {
+                        // What is heard without need does no harm, and what is not heard is told by heartbeats.
+                        tracing::warn!(%error, listens = self.listens, "listening to the others' ends was not changed");
                     }
                 }
                 () = sleep_until(wake.into()) => self.handle_time(Instant::now()),

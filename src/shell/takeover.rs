@@ -23,6 +23,10 @@ const STEP: Duration = Duration::from_millis(5);
 /// Workers up to this rank go on handing out jobs that wait for a worker's rate; the others leave it to them.
 const LAST_PLACER: u64 = 2;
 
+/// How many dead workers one participant deals with at a time. The server does one batch after the other in any case, and
+/// heartbeats are to get between them.
+const MOST_AT_ONCE: usize = 4;
+
 /// The shortest pause between two such batches.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
@@ -44,6 +48,8 @@ pub(crate) struct Takeover {
     hold: Hold,
     standby: Standby,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// How many reaps are among it.
+    reaping: usize,
     placing: bool,
     rebalancing: bool,
 }
@@ -74,8 +80,9 @@ impl Takeover {
             rebalance: settings.rebalance,
             rank: 0,
             hold: Hold::Free,
-            standby: Standby::new(STEP, me),
+            standby: Standby::new(STEP, settings.heartbeat(), me),
             work: FuturesUnordered::new(),
+            reaping: 0,
             placing: false,
             rebalancing: false,
         }
@@ -85,6 +92,11 @@ impl Takeover {
     pub(crate) fn handle_rank(&mut self, rank: u64) {
         self.rank = rank;
         self.standby.handle_rank(rank);
+    }
+
+    /// Whether this participant is to hear of locks that ended, and of those that are being reaped.
+    pub(crate) fn listens(&self) -> bool {
+        self.standby.listens()
     }
 
     /// The server did not answer in time.
@@ -127,7 +139,7 @@ impl Takeover {
     /// What a beat, a survey or a reap told of the lock that ends first.
     pub(crate) fn handle_due(&mut self, now: Instant, due: Option<Due>) {
         match due {
-            Some(due) => self.standby.handle_due(due.worker, now + due.after),
+            Some(due) => self.standby.handle_due(now, due.worker, now + due.after),
             None => self.standby.handle_none_due(),
         }
     }
@@ -185,11 +197,13 @@ impl Takeover {
                 self.hold = Hold::Free;
             }
             while self.hold == Hold::Free
+                && self.reaping < MOST_AT_ONCE
                 && let Some(worker) = self.standby.poll(now)
             {
                 self.reap(worker);
             }
             let wake = match self.hold {
+                Hold::Free if self.reaping >= MOST_AT_ONCE => None,
                 Hold::Free => self.standby.poll_timeout(),
                 Hold::Lost => None,
                 Hold::Until(until) => Some(until),
@@ -206,7 +220,8 @@ impl Takeover {
 
     fn reap(&mut self, worker: WorkerId) {
         let (store, suspicion) = (self.store.clone(), self.suspicion);
-        let within = self.heartbeat.max(SHORTEST_REAP);
+        let (within, goes_on) = (self.heartbeat.max(SHORTEST_REAP), self.standby.goes_on(worker));
+        self.reaping += 1;
         self.work.push(Box::pin(async move {
             let mut total = 0;
             loop {
@@ -220,7 +235,7 @@ impl Takeover {
                              master requeues it"
                         );
                     }
-                    if *left > 0 {
+                    if *left > 0 && goes_on {
                         continue;
                     }
                 }
@@ -231,14 +246,22 @@ impl Takeover {
 
     fn handle_done(&mut self, done: Done) {
         let now = Instant::now();
+        if matches!(done, Done::Reaped { .. }) {
+            self.reaping -= 1;
+        }
         match done {
             Done::Reaped { worker, moved, result: Ok((reap, due)) } => {
                 self.handle_contact(now);
                 self.handle_due(now, due);
                 match reap {
+                    Reap::Reaped { left, .. } if left > 0 => {
+                        tracing::info!(dead = %worker, moved, left, "a worker's lock had ended: the rest is left to others");
+                        self.standby.handle_reaping(now, worker);
+                    }
                     Reap::Reaped { .. } => {
                         tracing::info!(dead = %worker, moved, "a worker's lock had ended: its jobs went to others");
                         self.standby.handle_gone(worker);
+                        self.standby.handle_finished(now);
                     }
                     Reap::Nothing => self.standby.handle_gone(worker),
                     Reap::Alive { remaining } => self.standby.handle_alive(now, worker, remaining),

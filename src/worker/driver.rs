@@ -430,6 +430,7 @@ impl Driver {
                 self.order = beat.order;
                 self.takeover.handle_contact(now);
                 self.takeover.handle_rank(beat.rank);
+                self.link.listen(self.takeover.listens());
                 self.takeover.handle_due(now, beat.due);
                 self.takeover.handle_waiting(beat.waiting);
                 self.takeover.handle_turn();

@@ -129,10 +129,8 @@ async fn obey(runs: Runs, task: Task) -> Result<()> {
 
 /// Serves with good handlers.
 fn serve_well(cluster: &Cluster, runs: &Runs) -> Serve {
-    serve_as(cluster, runs, |_, task| async move {
-        task.stopped().await;
-        Ok::<_, Infallible>(())
-    })
+    let (listener, runs) = (runs.listener(), runs.clone());
+    cluster.serve(move |task| obey(runs.clone(), task)).on_error(listener)
 }
 
 fn spawn(serve: Serve) -> JoinHandle<Result<()>> {

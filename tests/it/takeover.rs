@@ -85,6 +85,28 @@ async fn workers_take_over_while_every_master_is_dead() {
     }
 }
 
+// What all hear costs everybody, most when many die at once. So of many workers only the first in rank hear of it, and that is enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_workers_only_the_first_listen_and_take_over() {
+    let server = RedisServer::start();
+    let cluster = cluster(&server).await;
+    let mut killed = Process::worker(&server, TTL);
+    add_jobs(&cluster.master().await.unwrap(), 60).await;
+    killed.wait_for_adds(60);
+    let workers: Vec<_> = futures::future::try_join_all((0..70).map(|_| cluster.worker())).await.unwrap();
+    let ledger = Ledger::default();
+    let _consumers: Vec<_> = workers.into_iter().map(|worker| ledger.consume(worker)).collect();
+    let control = "{assemblage:test}:control";
+    until("most do not listen", || async {
+        let listeners = server.command(&["PUBSUB", "SHARDNUMSUB", control]).list()[1].int();
+        (1..=50).contains(&listeners)
+    })
+    .await;
+    killed.kill();
+    until("its jobs are held", || async { ledger.held().len() == 60 }).await;
+    ledger.assert_clean();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_wait_when_every_worker_is_killed_and_go_to_the_next_that_joins() {
     let server = RedisServer::start();

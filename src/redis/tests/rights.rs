@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use super::bench::{BEATEN, JOINED, RESERVED, TRUST, entry, id, kind, lock};
-use crate::id::Revision;
+use crate::id::{Revision, WorkerId};
 use crate::message::Order;
 use crate::redis::connect::Connection;
 use crate::redis::server::preflight;
@@ -99,6 +99,11 @@ async fn the_acl_of_protocol_md_is_enough_for_everything_and_not_for_more() {
     let url = set_user(&server, &words);
     let connection = Connection::connect_url(&url, None, None, TIMEOUT).await.expect("it connects");
     everything(&store(&connection, "other")).await.unwrap();
+    let keys = Arc::new(Keys::new("assemblage", "other"));
+    let far_behind =
+        Subscriber::start(&connection, keys, Listener::Worker(WorkerId(1)), TIMEOUT).await.unwrap();
+    far_behind.attach().await.unwrap();
+    far_behind.listen(false).await.unwrap();
 
     // And a whole life through the public interface, subscriptions and the preflight with it.
     server.command(&["FLUSHALL"]);
@@ -133,6 +138,7 @@ async fn live(url: &str) -> crate::error::Result<()> {
     preflight(&connection, &keys, true, TIMEOUT).await?;
     let subscriber = Subscriber::start(&connection, keys, Listener::Master, TIMEOUT).await?;
     subscriber.attach().await?;
+    subscriber.listen(false).await?;
     everything(&store(&connection, "other")).await
 }
 

@@ -1,5 +1,6 @@
 //! What must come by some time. Each disturbance that could hold it up sets the clock back to its end.
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 
 use super::book::{Away, Book, Hold, Life, MS, NEVER, NOISE, RECOVER, is_fence, recover};
@@ -217,8 +218,7 @@ fn deleted(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violat
     if matches!(book.entries[answer].what, What::Back { .. }) {
         return; // a wipe: see `wiped`
     }
-    let mut own = own_disturbances(book, life);
-    own.sort_unstable_by_key(|disturbance| disturbance.from);
+    let own = own_disturbances(book, life);
     let deadline = deadline(&own, delete.to, life.ttl / 3 + SLACK);
     if deadline >= horizon.min(hold.end) || book.told_at(hold).is_some_and(|told| told <= deadline) {
         return;
@@ -241,10 +241,8 @@ fn updated(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violat
         .operations
         .on(hold.job)
         .filter(|op| op.certain && op.effect == Effect::Changed && op.from > hold.from && op.to < ends);
+    let own = LazyCell::new(|| disturbances_of_consumer(book, life));
     for update in updates {
-        let mut own = own_disturbances(book, life);
-        own.extend(life.busy.iter().map(|(from, to)| Disturbance::new(*from, *to)));
-        own.sort_unstable_by_key(|disturbance| disturbance.from);
         let deadline = deadline(&own, update.to, life.ttl / 3 + SLACK);
         if deadline >= ends {
             continue;
@@ -287,7 +285,6 @@ fn wiped(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violatio
     let Some((wipe, back)) = book.wipe_of(hold) else { return };
     let mut own = own_disturbances(book, life);
     own.retain(|disturbance| disturbance.from != wipe.from); // that one is the bound's own
-    own.sort_unstable_by_key(|disturbance| disturbance.from);
     let deadline = deadline(&own, back, life.ttl + RECOVER);
     if deadline >= horizon.min(hold.end) || book.told_at(hold).is_some_and(|told| told <= deadline) {
         return;
@@ -306,11 +303,9 @@ fn wiped(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violatio
 fn lifted(book: &Book<'_>, horizon: Us, hold: &Hold<'_>, found: &mut Vec<Violation>) {
     let life = book.life(hold);
     let ends = book.told_at(hold).unwrap_or(NEVER).min(hold.end).min(horizon);
+    let own = LazyCell::new(|| disturbances_of_consumer(book, life));
     let outlived = |away: &&Away| away.to < ends && not_lifted(book, hold, away, away.to).is_some();
     for away in book.away.iter().filter(outlived) {
-        let mut own = own_disturbances(book, life);
-        own.extend(life.busy.iter().map(|(from, to)| Disturbance::new(*from, *to)));
-        own.sort_unstable_by_key(|disturbance| disturbance.from);
         let deadline = deadline(&own, away.to, life.ttl / 3 + SLACK);
         let Some((line, before)) = not_lifted(book, hold, away, deadline).filter(|_| deadline < ends) else {
             continue;
@@ -337,12 +332,23 @@ pub(super) fn not_lifted(book: &Book<'_>, hold: &Hold<'_>, away: &Away, until: U
     (!has_another).then_some(before)
 }
 
-/// What keeps one worker from hearing of something.
+/// What keeps one worker from hearing of something, in order.
 fn own_disturbances(book: &Book<'_>, life: &Life<'_>) -> Vec<Disturbance> {
     let process = book.processes.get(life.who);
     let still = process.iter().flat_map(|process| &process.still);
     let still = still.map(|still| Disturbance::still(still.from, still.to));
     let net = process.iter().flat_map(|process| process.net.iter().copied());
     let net = net.chain(book.away.iter().map(|away| (away.from, away.to)));
-    still.chain(net.map(|(from, to)| Disturbance::new(from, to + recover(from, to)))).collect()
+    let net = net.map(|(from, to)| Disturbance::new(from, to + recover(from, to)));
+    let mut own: Vec<_> = still.chain(net).collect();
+    own.sort_unstable_by_key(|disturbance| disturbance.from);
+    own
+}
+
+/// What keeps its consumer from seeing something, in order: that it does not look, too.
+fn disturbances_of_consumer(book: &Book<'_>, life: &Life<'_>) -> Vec<Disturbance> {
+    let mut own = own_disturbances(book, life);
+    own.extend(life.busy.iter().map(|(from, to)| Disturbance::new(*from, *to)));
+    own.sort_unstable_by_key(|disturbance| disturbance.from);
+    own
 }

@@ -36,26 +36,23 @@ end
 
 -- Puts a worker among those that are known where its load has it, if that is not behind all of them.
 local function rank_again(worker, load)
-  local count, at = #ranks, nil
-  for i = 1, count do
+  local rank
+  for i = 1, #ranks do
     if ranks[i].worker == worker then
-      at = i
+      rank = table.remove(ranks, i)
       break
     end
   end
-  local rank = at and ranks[at] or { worker = worker }
+  rank = rank or { worker = worker }
   rank.load = load
-  at = at or count + 1
-  ranks[at] = rank
-  while ranks[at + 1] and is_before(ranks[at + 1], rank) do
-    ranks[at], ranks[at + 1], at = ranks[at + 1], rank, at + 1
+  if last and is_before(last, rank) then
+    return
   end
-  while at > 1 and is_before(rank, ranks[at - 1]) do
-    ranks[at], ranks[at - 1], at = ranks[at - 1], rank, at - 1
+  local at = 1
+  while ranks[at] and is_before(ranks[at], rank) do
+    at = at + 1
   end
-  if last and is_before(last, ranks[#ranks]) then
-    ranks[#ranks] = nil
-  end
+  table.insert(ranks, at, rank)
 end
 
 -- It holds one job more, or one less.
