@@ -21,8 +21,13 @@ const REBIRTH: u64 = 8_500;
 const BUSY: u64 = 1_100;
 /// By then a worker has said that it takes more, and has it.
 const FAVOURED: u64 = 900;
+/// When messages are lost, others are to follow before a heartbeat: something is asked for at least this often.
+const TALK: u64 = 20;
 /// How long nobody asks for anything.
 const SILENCE: u64 = 3_800;
+/// Of a storm's last so many ms, workers lose messages in some while much is said. The silence after it covers nothing up:
+/// no other fault makes them connect again, and no other message is lost that an audit would find.
+const LOSSES: u64 = 1_000;
 
 impl Plan {
     pub(super) fn operations(&mut self, rng: &mut Rng, end: u64) {
@@ -42,7 +47,8 @@ impl Plan {
                 pace = rng.pick(&[(3, 8), (5, 25), (3, 100), (1, 400)]);
                 until = at + rng.range(1_500, 4_000);
             }
-            at += rng.wait(pace);
+            let wait = rng.wait(pace);
+            at += if loses(at, end) { wait.min(TALK) } else { wait };
             // In the beginning of a calm nothing is said, so that what was lost before has to be found out otherwise.
             if is_silent(at, end) {
                 continue;
@@ -233,6 +239,11 @@ impl Plan {
 
     /// One thing after the other.
     pub(super) fn process(&mut self, rng: &mut Rng, end: u64, place: Place) {
+        let is_worker = matches!(place, Place::Worker(_));
+        let spared = if is_worker { LOSSES } else { 0 };
+        if is_worker {
+            self.losses(rng, end, place);
+        }
         let mut at = rng.range(500, 4_000);
         loop {
             at += rng.wait(3_000);
@@ -251,9 +262,9 @@ impl Plan {
                 (2, "hole"),
                 (4, "hole-some"),
                 (4, "deaf"),
-                (if matches!(place, Place::Worker(_)) { 10 } else { 1 }, "unanswered"),
-                (if matches!(place, Place::Worker(_)) { 8 } else { 1 }, "lossy"),
-                (if matches!(place, Place::Master(_)) { 8 } else { 0 }, "late"),
+                (if is_worker { 10 } else { 1 }, "unanswered"),
+                (if is_worker { 8 } else { 1 }, "lossy"),
+                (if is_worker { 0 } else { 8 }, "late"),
                 (2, "delay"),
                 (3, "uneven"),
                 (2, "slow-hole"),
@@ -315,7 +326,7 @@ impl Plan {
             };
             let last = begin.last().map_or(0, |(after, _)| *after);
             let duration = last + if kind == "close" { 1 } else { duration };
-            if is_storm(at, end) && is_storm(at + duration, end) {
+            if is_storm(at, end) && is_storm(at + duration + spared, end) {
                 for (after, act) in begin {
                     self.push(at + after, act);
                 }
@@ -349,15 +360,23 @@ impl Plan {
         }
     }
 
+    /// At the end of each storm.
+    fn losses(&mut self, rng: &mut Rng, end: u64, place: Place) {
+        for over in storms(end).filter(|over| *over >= LOSSES) {
+            let from = over - LOSSES;
+            self.push(from, Act::Net(place, Net::LoseMessages(rng.range(2, 6) as usize)));
+            self.push(rng.range(from + 200, over), Act::NetEnd(place));
+        }
+    }
+
     /// In each calm one worker dies, and nothing else happens to anybody.
     pub(super) fn deaths(&mut self, rng: &mut Rng, end: u64) {
-        let (storm, calm) = cycle(end);
-        let mut over = end.saturating_sub(storm);
-        while over >= calm {
-            let (begin, place) = (over - calm, Place::Worker(rng.index(self.workers.len())));
+        let (_, calm) = cycle(end);
+        // After the last storm there is none.
+        for begin in storms(end).skip(1) {
+            let place = Place::Worker(rng.index(self.workers.len()));
             self.push(begin + DEATH * calm / CALM, Act::Kill(place));
             self.push(begin + REBIRTH * calm / CALM, Act::Start(place));
-            over = begin.saturating_sub(storm);
         }
     }
 }
@@ -371,10 +390,21 @@ fn cycle(end: u64) -> (u64, u64) {
     }
 }
 
+/// When the storms are over, the last one first.
+fn storms(end: u64) -> impl Iterator<Item = u64> {
+    let (storm, calm) = cycle(end);
+    std::iter::successors(Some(end), move |over| over.checked_sub(storm + calm))
+}
+
 /// Whether faults may begin and end at this time. The last thing is a storm: what it has left behind nobody covers up.
 fn is_storm(at: u64, end: u64) -> bool {
     let (storm, calm) = cycle(end);
     at < end && (end - at) % (storm + calm) < storm
+}
+
+/// Whether it is the end of a storm.
+fn loses(at: u64, end: u64) -> bool {
+    is_storm(at, end) && !is_storm(at + LOSSES, end)
 }
 
 /// Whether it is the beginning of a calm.
