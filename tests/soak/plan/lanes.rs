@@ -17,6 +17,8 @@ const CALM: u64 = 9_000;
 /// When somebody dies in the calm, and comes back: what disturbed before is over, and a takeover has its time.
 const DEATH: u64 = 4_500;
 const REBIRTH: u64 = 8_500;
+/// When one is not answered in the calm, soon after the dead one's jobs have been taken over.
+const UNANSWERED: u64 = 7_000;
 /// How long a consumer has not looked when its process is stopped.
 const BUSY: u64 = 1_100;
 /// By then a worker has said that it takes more, and has it.
@@ -294,11 +296,7 @@ impl Plan {
                 // Too short for its lock to end: it asks again for what was done, when it may have the job again.
                 "unanswered" => {
                     duration = rng.range(300, 900);
-                    let mut acts = vec![(FAVOURED, Act::Net(place, Net::SwallowAnswersToCommands))];
-                    if let Place::Worker(worker) = place {
-                        acts.insert(0, (0, Act::Tell { worker, line: "weight 50".to_owned() }));
-                    }
-                    (Act::NetEnd(place), acts)
+                    (Act::NetEnd(place), vec![(FAVOURED, Act::Net(place, Net::SwallowAnswersToCommands))])
                 }
                 "lossy" => {
                     duration = rng.range(1_000, 4_000);
@@ -331,15 +329,20 @@ impl Plan {
                     self.push(at + after, act);
                 }
                 if kind == "unanswered" {
-                    self.churn(rng, place, at, at + FAVOURED, at + duration);
-                    if let Place::Worker(worker) = place {
-                        let line = format!("weight {}", rng.range(1, 5));
-                        self.push(at + duration, Act::Tell { worker, line });
-                    }
+                    self.favour(rng, place, at, at + duration);
                 }
                 at += duration;
                 self.push(at, finish);
             }
+        }
+    }
+
+    /// Jobs come and go at one worker, before its answers are lost and while they are.
+    fn favour(&mut self, rng: &mut Rng, place: Place, from: u64, to: u64) {
+        self.churn(rng, place, from, from + FAVOURED, to);
+        if let Place::Worker(worker) = place {
+            self.push(from, Act::Tell { worker, line: "weight 50".to_owned() });
+            self.push(to, Act::Tell { worker, line: format!("weight {}", rng.range(1, 5)) });
         }
     }
 
@@ -369,14 +372,19 @@ impl Plan {
         }
     }
 
-    /// In each calm one worker dies, and nothing else happens to anybody.
+    /// In each calm one worker dies, and later another one is not answered; nothing else happens to anybody.
     pub(super) fn deaths(&mut self, rng: &mut Rng, end: u64) {
         let (_, calm) = cycle(end);
         // After the last storm there is none.
         for begin in storms(end).skip(1) {
-            let place = Place::Worker(rng.index(self.workers.len()));
-            self.push(begin + DEATH * calm / CALM, Act::Kill(place));
-            self.push(begin + REBIRTH * calm / CALM, Act::Start(place));
+            let dies = rng.index(self.workers.len());
+            self.push(begin + DEATH * calm / CALM, Act::Kill(Place::Worker(dies)));
+            self.push(begin + REBIRTH * calm / CALM, Act::Start(Place::Worker(dies)));
+            let (place, from) = (Place::Worker((dies + 1) % ROOMY), begin + UNANSWERED * calm / CALM);
+            let to = from + FAVOURED + rng.range(300, 500);
+            self.push(from + FAVOURED, Act::Net(place, Net::SwallowAnswersToCommands));
+            self.push(to, Act::NetEnd(place));
+            self.favour(rng, place, from, to);
         }
     }
 }
