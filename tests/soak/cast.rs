@@ -252,9 +252,9 @@ impl Cast {
                 self.history.note(&who, note("answers-lost"));
                 proxy.swallow_answers();
             }
-            Net::SwallowSomeAnswers(odd) => {
-                self.history.note(&who, note("answers-lost-some"));
-                proxy.swallow_answers_of_every_other(odd);
+            Net::SwallowAnswersToCommands => {
+                self.history.note(&who, note("answers-only-lost"));
+                proxy.swallow_answers_to_commands();
             }
             Net::LoseMessages(one_in) => {
                 self.history.note(&who, What::Fault { name: lost() });

@@ -64,8 +64,8 @@ pub(crate) enum Net {
     BlackHoleSome(bool),
     /// What is asked is done, and the answer is lost.
     SwallowAnswers,
-    /// The same on every other connection, the even or the odd ones.
-    SwallowSomeAnswers(bool),
+    /// The same, and what is published comes all the same.
+    SwallowAnswersToCommands,
     /// One in so many messages is lost, and no connection. That is allowed to cost a heartbeat, and excuses nobody.
     LoseMessages(usize),
     Delay(u64),

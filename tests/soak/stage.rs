@@ -116,7 +116,7 @@ impl Stage {
                     Net::BlackHole => "connections black-holed",
                     Net::BlackHoleSome(_) => "one connection black-holed",
                     Net::SwallowAnswers => "answers lost",
-                    Net::SwallowSomeAnswers(_) => "one connection's answers lost",
+                    Net::SwallowAnswersToCommands => "answers lost, and no messages",
                     Net::LoseMessages(_) => "messages lost",
                     Net::Delay(ms) if *ms > 1_000 => "requests later than their time",
                     Net::Delay(_) => "connections delayed",

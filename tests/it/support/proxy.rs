@@ -24,8 +24,8 @@ enum Mode {
     SwallowSome(bool),
     /// What the server says is swallowed; what it is asked goes through.
     SwallowAnswers,
-    /// The same, for every other connection.
-    SwallowSomeAnswers(bool),
+    /// The same, but for connections that have subscribed to something.
+    SwallowAnswersToCommands,
     /// Of so many messages that are published one is lost, and all else is passed on.
     LoseMessages(usize),
     /// Connections are closed, the new ones too.
@@ -116,10 +116,9 @@ impl Proxy {
         self.shared.set(Mode::SwallowAnswers);
     }
 
-    /// The same on every other connection: what a client asks for is done, and it hears only of what the others do; or the
-    /// other way round.
-    pub(crate) fn swallow_answers_of_every_other(&self, odd: bool) {
-        self.shared.set(Mode::SwallowSomeAnswers(odd));
+    /// The same, but for connections that have subscribed to something: a client hears what is published, and no answer.
+    pub(crate) fn swallow_answers_to_commands(&self) {
+        self.shared.set(Mode::SwallowAnswersToCommands);
     }
 
     /// One in so many messages that are published is lost, on connections that stay as good as before.
@@ -178,7 +177,7 @@ impl Shared {
                 | Mode::BlackHole
                 | Mode::SwallowSome(_)
                 | Mode::SwallowAnswers
-                | Mode::SwallowSomeAnswers(_)
+                | Mode::SwallowAnswersToCommands
                 | Mode::LoseMessages(_) => {}
             }
             // Without a server the client's connection is closed, as the server's own port would.
@@ -206,14 +205,15 @@ impl Shared {
     /// Carries bytes one way until the connection ends; then ends both.
     fn pump(&self, link: &Link, mut from: &TcpStream, mut to: &TcpStream, answers: bool) {
         let mut buffer = vec![0; 64 * 1024];
-        let mut published = 0;
+        let (mut published, mut listens) = (0, false);
         while let Ok(count @ 1..) = from.read(&mut buffer) {
+            listens = listens || answers && says_subscribed(&buffer[..count]);
             let swallow = match self.mode() {
                 Mode::Cut | Mode::Over => break,
                 Mode::BlackHole => true,
                 Mode::SwallowSome(odd) => odd == link.odd,
                 Mode::SwallowAnswers => answers,
-                Mode::SwallowSomeAnswers(odd) => answers && odd == link.odd,
+                Mode::SwallowAnswersToCommands => answers && !listens,
                 Mode::LoseMessages(one_in) if answers => {
                     let kept = without_messages(&buffer[..count], one_in, &mut published);
                     if to.write_all(&kept).is_err() {
@@ -271,6 +271,12 @@ fn without_messages(bytes: &[u8], one_in: usize, published: &mut usize) -> Vec<u
         kept.extend_from_slice(this);
     }
     if rest.is_empty() { kept } else { bytes.to_vec() }
+}
+
+/// `subscribe`, `psubscribe` and `ssubscribe` all end alike.
+fn says_subscribed(bytes: &[u8]) -> bool {
+    const WORD: &[u8] = b"subscribe\r\n";
+    bytes.windows(WORD.len()).any(|word| word == WORD)
 }
 
 fn is_message(value: &[u8]) -> bool {

@@ -5,6 +5,8 @@ use crate::rng::Rng;
 
 /// Ids that are used again and again.
 const GIVEN: u64 = 40;
+/// How many of them are deleted and added again, one after the other.
+const CHURNED: u64 = 8;
 /// About so many jobs under fresh ids.
 const FRESH: usize = 120;
 const FOREIGN_KEYS: u64 = 200_000;
@@ -15,10 +17,19 @@ const CALM: u64 = 9_000;
 /// When somebody dies in the calm, and comes back: what disturbed before is over, and a takeover has its time.
 const DEATH: u64 = 4_500;
 const REBIRTH: u64 = 8_500;
+/// When one is not answered in the calm, soon after the dead one's jobs have been taken over.
+const UNANSWERED: u64 = 7_000;
 /// How long a consumer has not looked when its process is stopped.
 const BUSY: u64 = 1_100;
+/// By then a worker has said that it takes more, and has it.
+const FAVOURED: u64 = 900;
+/// When messages are lost, others are to follow before a heartbeat: something is asked for at least this often.
+const TALK: u64 = 20;
 /// How long nobody asks for anything.
 const SILENCE: u64 = 3_800;
+/// Of a storm's last so many ms, workers lose messages in some while much is said. The silence after it covers nothing up:
+/// no other fault makes them connect again, and no other message is lost that an audit would find.
+const LOSSES: u64 = 1_000;
 
 impl Plan {
     pub(super) fn operations(&mut self, rng: &mut Rng, end: u64) {
@@ -38,7 +49,8 @@ impl Plan {
                 pace = rng.pick(&[(3, 8), (5, 25), (3, 100), (1, 400)]);
                 until = at + rng.range(1_500, 4_000);
             }
-            at += rng.wait(pace);
+            let wait = rng.wait(pace);
+            at += if loses(at, end) { wait.min(TALK) } else { wait };
             // In the beginning of a calm nothing is said, so that what was lost before has to be found out otherwise.
             if is_silent(at, end) {
                 continue;
@@ -229,6 +241,11 @@ impl Plan {
 
     /// One thing after the other.
     pub(super) fn process(&mut self, rng: &mut Rng, end: u64, place: Place) {
+        let is_worker = matches!(place, Place::Worker(_));
+        let spared = if is_worker { LOSSES } else { 0 };
+        if is_worker {
+            self.losses(rng, end, place);
+        }
         let mut at = rng.range(500, 4_000);
         loop {
             at += rng.wait(3_000);
@@ -247,9 +264,9 @@ impl Plan {
                 (2, "hole"),
                 (4, "hole-some"),
                 (4, "deaf"),
-                (if matches!(place, Place::Worker(_)) { 6 } else { 1 }, "deaf-some"),
-                (if matches!(place, Place::Worker(_)) { 6 } else { 1 }, "lossy"),
-                (if matches!(place, Place::Master(_)) { 8 } else { 0 }, "late"),
+                (if is_worker { 10 } else { 1 }, "unanswered"),
+                (if is_worker { 8 } else { 1 }, "lossy"),
+                (if is_worker { 0 } else { 8 }, "late"),
                 (2, "delay"),
                 (3, "uneven"),
                 (2, "slow-hole"),
@@ -277,10 +294,9 @@ impl Plan {
                 "deaf" => (Act::NetEnd(place), vec![(0, Act::Net(place, Net::SwallowAnswers))]),
                 "delay" => (Act::NetEnd(place), vec![(0, Act::Net(place, Net::Delay(rng.range(5, 150))))]),
                 // Too short for its lock to end: it asks again for what was done, when it may have the job again.
-                "deaf-some" => {
+                "unanswered" => {
                     duration = rng.range(300, 900);
-                    let net = Net::SwallowSomeAnswers(rng.chance(50));
-                    (Act::NetEnd(place), vec![(0, Act::Net(place, net))])
+                    (Act::NetEnd(place), vec![(FAVOURED, Act::Net(place, Net::SwallowAnswersToCommands))])
                 }
                 "lossy" => {
                     duration = rng.range(1_000, 4_000);
@@ -308,12 +324,12 @@ impl Plan {
             };
             let last = begin.last().map_or(0, |(after, _)| *after);
             let duration = last + if kind == "close" { 1 } else { duration };
-            if is_storm(at, end) && is_storm(at + duration, end) {
+            if is_storm(at, end) && is_storm(at + duration + spared, end) {
                 for (after, act) in begin {
                     self.push(at + after, act);
                 }
-                if kind == "deaf-some" {
-                    self.churn(rng, place, at, at + duration);
+                if kind == "unanswered" {
+                    self.favour(rng, place, at, at + duration);
                 }
                 at += duration;
                 self.push(at, finish);
@@ -321,32 +337,54 @@ impl Plan {
         }
     }
 
-    /// Jobs that are deleted and added again, one after the other: each mostly comes to the worker that has just let go of
-    /// it, as that has one job less than the others.
-    fn churn(&mut self, rng: &mut Rng, place: Place, from: u64, to: u64) {
-        let (first, mut at) = (rng.range(0, GIVEN), from + 20);
-        for next in 0.. {
-            if at + 40 >= to {
-                return;
-            }
-            let jobs = vec![Job::Given((first + next) % GIVEN)];
-            for (at, call) in [(at, Call::Delete(jobs.clone())), (at + 30, Call::Add(jobs))] {
-                let (master, op) = (rng.index(self.masters), format!("c{place}-{at}"));
-                self.push(at, Act::Call { master, op, call });
-            }
-            at += 35;
+    /// Jobs come and go at one worker, before its answers are lost and while they are.
+    fn favour(&mut self, rng: &mut Rng, place: Place, from: u64, to: u64) {
+        self.churn(rng, place, from, from + FAVOURED, to);
+        if let Place::Worker(worker) = place {
+            self.push(from, Act::Tell { worker, line: "weight 50".to_owned() });
+            self.push(to, Act::Tell { worker, line: format!("weight {}", rng.range(1, 5)) });
         }
     }
 
-    /// In each calm one worker dies, and nothing else happens to anybody.
+    /// Jobs that are deleted and added again, one after the other: while one worker is by far the least loaded for its
+    /// weight, each comes to the one that has just let go of it. From `once` on each is but once, so that it is held when
+    /// that worker asks again.
+    fn churn(&mut self, rng: &mut Rng, place: Place, from: u64, once: u64, to: u64) {
+        const PACE: u64 = 35;
+        let first = rng.range(0, GIVEN);
+        let before = (from..once).step_by(PACE as usize);
+        let then = (once..to).step_by(PACE as usize).take(CHURNED as usize);
+        for (at, next) in before.zip((0..CHURNED).cycle()).chain(then.zip(0..CHURNED)) {
+            let jobs = vec![Job::Given((first + next) % GIVEN)];
+            for (at, call) in [(at, Call::Delete(jobs.clone())), (at + PACE - 5, Call::Add(jobs))] {
+                let (master, op) = (rng.index(self.masters), format!("c{place}-{at}"));
+                self.push(at, Act::Call { master, op, call });
+            }
+        }
+    }
+
+    /// At the end of each storm.
+    fn losses(&mut self, rng: &mut Rng, end: u64, place: Place) {
+        for over in storms(end).filter(|over| *over >= LOSSES) {
+            let from = over - LOSSES;
+            self.push(from, Act::Net(place, Net::LoseMessages(rng.range(2, 6) as usize)));
+            self.push(rng.range(from + 200, over), Act::NetEnd(place));
+        }
+    }
+
+    /// In each calm one worker dies, and later another one is not answered; nothing else happens to anybody.
     pub(super) fn deaths(&mut self, rng: &mut Rng, end: u64) {
-        let (storm, calm) = cycle(end);
-        let mut over = end.saturating_sub(storm);
-        while over >= calm {
-            let (begin, place) = (over - calm, Place::Worker(rng.index(self.workers.len())));
-            self.push(begin + DEATH * calm / CALM, Act::Kill(place));
-            self.push(begin + REBIRTH * calm / CALM, Act::Start(place));
-            over = begin.saturating_sub(storm);
+        let (_, calm) = cycle(end);
+        // After the last storm there is none.
+        for begin in storms(end).skip(1) {
+            let dies = rng.index(self.workers.len());
+            self.push(begin + DEATH * calm / CALM, Act::Kill(Place::Worker(dies)));
+            self.push(begin + REBIRTH * calm / CALM, Act::Start(Place::Worker(dies)));
+            let (place, from) = (Place::Worker((dies + 1) % ROOMY), begin + UNANSWERED * calm / CALM);
+            let to = from + FAVOURED + rng.range(300, 500);
+            self.push(from + FAVOURED, Act::Net(place, Net::SwallowAnswersToCommands));
+            self.push(to, Act::NetEnd(place));
+            self.favour(rng, place, from, to);
         }
     }
 }
@@ -360,10 +398,21 @@ fn cycle(end: u64) -> (u64, u64) {
     }
 }
 
+/// When the storms are over, the last one first.
+fn storms(end: u64) -> impl Iterator<Item = u64> {
+    let (storm, calm) = cycle(end);
+    std::iter::successors(Some(end), move |over| over.checked_sub(storm + calm))
+}
+
 /// Whether faults may begin and end at this time. The last thing is a storm: what it has left behind nobody covers up.
 fn is_storm(at: u64, end: u64) -> bool {
     let (storm, calm) = cycle(end);
     at < end && (end - at) % (storm + calm) < storm
+}
+
+/// Whether it is the end of a storm.
+fn loses(at: u64, end: u64) -> bool {
+    is_storm(at, end) && !is_storm(at + LOSSES, end)
 }
 
 /// Whether it is the beginning of a calm.
