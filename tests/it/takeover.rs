@@ -12,37 +12,38 @@ use crate::support::{
     Ledger, Process, RedisServer, Report, TTL, add_jobs, builder, cluster, monotonic_us, until,
 };
 
-/// How late a takeover may be on a machine that is busy with other tests. What it really takes is measured by
-/// the demo and the benchmarks.
-const LATE: u64 = 10_000_000;
+/// How late after the lock's end a takeover may be on a machine that is busy with other tests. What it really takes is
+/// measured by the demo and the benchmarks.
+const LATE: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_worker_s_job_goes_to_another() {
-    kill_one_of_two(1, |_| {}).await;
+    kill_one_of_two(1, TTL, |_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_thousand_jobs_of_a_killed_worker_go_to_another() {
-    kill_one_of_two(5_000, |_| {}).await;
+    // The one that lives prints a line for each: where the machine stalls, that can take longer than the usual lock lives.
+    kill_one_of_two(5_000, 5 * TTL, |_| {}).await;
 }
 
 // Promise: notifications are hints.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_takeover_needs_no_notifications() {
-    kill_one_of_two(100, |server| {
+    kill_one_of_two(100, TTL, |server| {
         server.command(&["CONFIG", "SET", "notify-keyspace-events", ""]);
     })
     .await;
 }
 
-async fn kill_one_of_two(jobs: usize, before: impl FnOnce(&RedisServer)) {
+async fn kill_one_of_two(jobs: usize, ttl: Duration, before: impl FnOnce(&RedisServer)) {
     let server = RedisServer::start();
     let cluster = cluster(&server).await;
     let master = cluster.master().await.unwrap();
-    let mut first = Process::worker(&server, TTL);
+    let mut first = Process::worker(&server, ttl);
     let ids: HashSet<String> = add_jobs(&master, jobs).await.iter().map(ToString::to_string).collect();
     let (held, _) = first.wait_for_adds(jobs);
-    let second = Process::worker(&server, TTL);
+    let second = Process::worker(&server, ttl);
     before(&server);
 
     first.kill();
@@ -51,8 +52,9 @@ async fn kill_one_of_two(jobs: usize, before: impl FnOnce(&RedisServer)) {
     assert_eq!(taken.keys().cloned().collect::<HashSet<_>>(), ids, "each job, once");
     assert!(taken.iter().all(|(job, epoch)| *epoch > held[job]), "at a later epoch");
     // Not before the lock can have ended: its last heartbeat was at most a third of the time before.
-    assert!(last - killed > u64::try_from(TTL.as_micros()).unwrap() / 2, "the lock was waited for");
-    assert!(last - killed < LATE, "taken over after {} us", last - killed);
+    let taken_after = Duration::from_micros(last - killed);
+    assert!(taken_after > ttl / 2, "the lock was waited for");
+    assert!(taken_after < ttl + LATE, "taken over after {taken_after:?}");
     assert_eq!(master.workers().await.unwrap().len(), 1);
 }
 
@@ -256,7 +258,8 @@ async fn a_worker_that_cannot_reach_the_server_gives_up_before_its_lock_ends() {
 }
 
 // What it can stand is a stall of some 100 ms: a time in which the machine stalled for longer proves nothing.
-#[tokio::test(flavor = "multi_thread")]
+// All is on one thread, so that what keeps the worker from its heartbeats keeps the turns here from their end as well.
+#[tokio::test]
 async fn the_shortest_ttl_holds_a_worker() {
     let server = RedisServer::start();
     let cluster = builder().lock_ttl(Duration::from_millis(200)).connect_url(server.url()).await.unwrap();
@@ -274,13 +277,14 @@ async fn the_shortest_ttl_holds_a_worker() {
                 master.stats().await
             };
             tokio::select! {
-                quiet = &mut quiet => break quiet.ok(),
+                quiet = &mut quiet => break quiet.ok().map(|event| (event, stalled.max(turn.elapsed()))),
                 _ = call => stalled = stalled.max(turn.elapsed()),
             }
         };
         match closed {
             None => return,
-            Some(event) => {
+            // The turn that the end came in is the one that stalled, more likely than not.
+            Some((event, stalled)) => {
                 assert!(stalled > Duration::from_millis(50), "{event:?}; no stall above {stalled:?}");
             }
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::bench::{BEATEN, Bench, DEAD, JOINED, RESERVED, RESET, id, reaped, until};
 use crate::id::{Revision, WorkerId};
+use crate::redis::script;
 use crate::redis::store::{AddCode, DeleteCode, Due, Ended, Member, Reap};
 use crate::{ErrorKind, JobState};
 
@@ -30,6 +31,18 @@ async fn open_makes_the_cluster_once() {
     );
     assert_eq!(bench.store.open("run-1").await.unwrap().incarnation, opened.incarnation);
     assert_eq!(bench.look(), NOTHING);
+}
+
+// Of the bench: one random token in some 800 has as many digits in a row as a revision.
+#[tokio::test]
+async fn a_token_that_looks_like_a_revision_is_none() {
+    let mut bench = Bench::new().await;
+    let incarnation = bench.incarnation.clone();
+    let args = [incarnation.as_bytes(), b"25000", b"info", b"9", b"019ab1795513190123765abcdefabcde"];
+    bench.run(&script::RESERVE, WorkerId(1), &args).await.unwrap();
+    assert_eq!(bench.look(), ["deadlines 1: 30s", "meta last_worker: 1", "workers 1: info"]);
+    bench.add("a", "x").await;
+    assert_eq!(bench.look(), ["jobs a: x", "owner a: p 0 0 r1", "pending a: r1", "rev: r1"]);
 }
 
 // Rule 10: on another run of the server, whatever was granted before counts as granted anew, and later.

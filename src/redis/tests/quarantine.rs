@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::bench::{Bench, JOINED, id};
 use crate::JobState;
 use crate::id::WorkerId;
-use crate::redis::store::{AddCode, DeleteCode, Reap, Suspicion, UpdateCode};
+use crate::redis::store::{AddCode, BATCH_MOVES, DeleteCode, Reap, Suspicion, UpdateCode};
 
 const NOTHING: [&str; 0] = [];
 const WINDOW: Duration = Duration::from_secs(60);
@@ -169,14 +169,14 @@ async fn what_a_dead_worker_was_given_is_not_suspected() {
 #[tokio::test]
 async fn a_job_that_is_alone_in_its_batch_is_not_the_only_suspect() {
     let (mut bench, _) = Bench::with_workers(1).await;
-    let jobs: Vec<_> = (0..51).map(|job| (id(&format!("{job:03}")), bytes::Bytes::new())).collect();
+    let jobs: Vec<_> = (0..=BATCH_MOVES).map(|job| (id(&format!("{job:03}")), bytes::Bytes::new())).collect();
     bench.add_all(&jobs).await.unwrap();
     bench.crashed(WorkerId(1)).await;
-    for (moved, left) in [(50, 1), (1, 0)] {
+    for (moved, left) in [(BATCH_MOVES as u64, 1), (1, 0)] {
         assert_eq!(bench.reap_suspecting(WorkerId(1), 1).await, super::bench::reaped(moved, left));
     }
     assert_eq!(bench.command(&["ZCARD", "@quarantine"]).int(), 0);
-    assert_eq!(bench.command(&["HLEN", "@crashes"]).int(), 51);
+    assert_eq!(bench.command(&["HLEN", "@crashes"]).int(), jobs.len() as i64);
 }
 
 #[tokio::test]

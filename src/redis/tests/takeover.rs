@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::bench::{BEATEN, Bench, DEAD, JOINED, id, reaped};
 use crate::JobState;
 use crate::id::{Revision, WorkerId};
-use crate::redis::store::{DeleteCode, Ended, Reap};
+use crate::redis::store::{BATCH_MOVES, DeleteCode, Ended, Reap};
 use crate::test_server::Reply;
 
 const NOTHING: [&str; 0] = [];
@@ -132,15 +132,15 @@ async fn a_number_that_was_reserved_and_never_joined_is_reaped() {
 #[tokio::test]
 async fn another_reaper_finishes_what_one_began() {
     let (mut bench, members) = Bench::with_workers(1).await;
-    let jobs: Vec<_> = (0..125).map(|job| (id(&format!("{job:03}")), Bytes::from_static(b"x"))).collect();
-    for batch in jobs.chunks(200) {
-        bench.add_all(batch).await.unwrap();
-    }
+    const BATCH: u64 = BATCH_MOVES as u64;
+    let jobs: Vec<_> =
+        (0..2 * BATCH + 7).map(|job| (id(&format!("{job:03}")), Bytes::from_static(b"x"))).collect();
+    bench.add_all(&jobs).await.unwrap();
     let heir = bench.joined().await;
     bench.end_lock(members[0].worker);
     let other = bench.store(JOINED);
     other.open("run-1").await.unwrap(); // as everybody does first: a reap needs the server's clock
-    assert_eq!(bench.reap(members[0].worker).await.unwrap().0, reaped(50, 75));
+    assert_eq!(bench.reap(members[0].worker).await.unwrap().0, reaped(BATCH, BATCH + 7));
     let told = bench.look();
     assert_eq!(told.last().unwrap(), "control <- Reaping(WorkerId(1))");
     assert_eq!(told.iter().filter(|line| line.ends_with("fenced")).count(), 1);
@@ -152,8 +152,8 @@ async fn another_reaper_finishes_what_one_began() {
     // The survey still tells of it, and each join, so that it is not forgotten if the first reaper dies.
     assert_eq!(bench.join(&heir, JOINED).await.unwrap().unwrap().due, [members[0].worker]);
     assert_eq!(other.survey().await.unwrap().due.unwrap().worker, members[0].worker);
-    assert_eq!(bench.reap_by(&other, members[0].worker).await.unwrap().0, reaped(50, 25));
-    assert_eq!(bench.reap(members[0].worker).await.unwrap().0, reaped(25, 0));
+    assert_eq!(bench.reap_by(&other, members[0].worker).await.unwrap().0, reaped(BATCH, 7));
+    assert_eq!(bench.reap(members[0].worker).await.unwrap().0, reaped(7, 0));
     assert_eq!(bench.reap_by(&other, members[0].worker).await.unwrap().0, Reap::Nothing);
     let told = bench.look();
     assert_eq!(told.iter().filter(|line| line.ends_with("fenced")).count(), 0, "it was told already");
@@ -165,7 +165,7 @@ async fn another_reaper_finishes_what_one_began() {
         owners.extend(rows.into_iter().map(|(job, record)| (job, record.state)));
         cursor = next;
     }
-    assert_eq!(owners.len(), 125);
+    assert_eq!(owners.len(), jobs.len());
     assert!(
         owners
             .values()

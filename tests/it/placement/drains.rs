@@ -98,7 +98,14 @@ async fn a_master_drains_resumes_and_evicts_a_worker_by_its_number() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_moves_each_job_twice_at_most_and_leaves_none_without_an_owner() {
     let server = RedisServer::start();
-    let cluster = builder().rebalance(Rebalance::default()).connect_url(server.url()).await.unwrap();
+    // Long heartbeats: what is left to one, or to the end of a lock, stays without an owner for longer than anybody waits
+    // here.
+    let cluster = builder()
+        .lock_ttl(Duration::from_secs(120))
+        .rebalance(Rebalance::default())
+        .connect_url(server.url())
+        .await
+        .unwrap();
     let master = cluster.master().await.unwrap();
     let ledger = Ledger::default();
     let mut workers = Vec::new();
@@ -124,7 +131,7 @@ async fn a_rolling_restart_moves_each_job_twice_at_most_and_leaves_none_without_
         ledger.longest_gap(),
     );
     assert!(most <= 2, "a job moved {most} times");
-    // Handlers clean up at once here. The margin is for a machine that stalls.
-    assert!(ledger.longest_gap() < Duration::from_secs(1), "{:?}", ledger.longest_gap());
+    // Handlers clean up at once here: some 0.3 s, for so many at once. The margin is for a machine that stalls.
+    assert!(ledger.longest_gap() < Duration::from_secs(10), "{:?}", ledger.longest_gap());
     ledger.assert_clean();
 }
