@@ -92,6 +92,12 @@ impl Error {
         self
     }
 
+    /// Leaves out what to do: the caller does it.
+    pub(crate) fn without_notes(mut self) -> Self {
+        self.notes.clear();
+        self
+    }
+
     /// What the source says and may be shown. What a payload's `Serialize` says may have the payload in it.
     fn said(&self) -> Option<String> {
         let source = self.source.as_deref().filter(|_| self.kind != ErrorKind::Encode)?;

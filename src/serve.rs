@@ -127,7 +127,8 @@ impl Serve {
 
     /// When this future resolves, with whatever, the worker leaves in order: every handler is told to stop, each job
     /// goes to another worker when its handler has ended, and the `Serve` resolves with `Ok`. A handler has the
-    /// release timeout for it at most.
+    /// release timeout for it at most. A server that is away is not waited for without bound, see
+    /// [`Worker::terminate`].
     ///
     /// Default: never. A second call replaces the first. For a process that is to end at SIGTERM, as under systemd or
     /// Kubernetes:

@@ -139,6 +139,11 @@ impl Worker {
     /// Begins at once, whether or not the returned future is awaited. The future resolves when the worker has
     /// left, so **keep polling the stream**: a job whose `Delete` was not taken out of it counts as held.
     ///
+    /// A server that is away is not waited for without bound: a worker that cannot say that it leaves closes with
+    /// [`LockExpired`](crate::CloseReason::LockExpired), at the latest one [`lock_ttl`](crate::ClusterBuilder::lock_ttl) after the
+    /// call, or one [release timeout](crate::ClusterBuilder::release_timeout) if that is longer and a
+    /// [lenient](crate::Fence::Lenient) worker's handles are out for so long. Its jobs go to others once its lock has ended.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing; call again to wait again.

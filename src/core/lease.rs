@@ -9,7 +9,7 @@
 //! The server extends the lock when it *runs* a heartbeat, which is after the worker sent it. So the lock ends no
 //! earlier than one TTL after the sending of the last heartbeat that was accepted; an answer's arrival says
 //! nothing about it. A worker that is strict stops a margin before that; a lenient one goes on with its heartbeats until
-//! the server refuses one.
+//! the server refuses one, or until it leaves and has let go of everything: then there is nothing to go on for.
 //!
 //! Calling order: [`poll`](Lease::poll) whenever its `Wait` is over and after each `handle_*`; each `Beat` is
 //! followed by at most one `handle_accepted` or `handle_failed`. `now` does not go back.
@@ -62,6 +62,11 @@ enum Phase {
 /// **Take `Lenient`** where a pause is worse than two at once: reading sensors, watching prices, whatever
 /// is done twice without harm; or where everything that a job writes goes where its epoch is checked.
 ///
+/// A lenient worker that is [terminated](crate::Worker::terminate) or dropped leaves without the server where that is away:
+/// as soon as it holds nothing and its lock is not to be relied on, by its own clock, it closes with
+/// [`LockExpired`](crate::CloseReason::LockExpired). That is at the latest one [`lock_ttl`](crate::ClusterBuilder::lock_ttl) or one
+/// [`release_timeout`](crate::ClusterBuilder::release_timeout) after the call, whichever is longer.
+///
 /// It is each worker's own choice ([`WorkerOptions::fence`](crate::WorkerOptions::fence)). Whoever takes over dead workers'
 /// jobs waits for a heartbeat's time after the server was away, so that lenient workers come first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +118,12 @@ impl Lease {
         if let Phase::Held(next) = &mut self.phase {
             *next = later(now, self.interval / 4);
         }
+    }
+
+    /// The worker leaves, gets no answer, and holds nothing any more: a lenient one, too, ends where a strict one does.
+    /// Final, as it takes nothing new.
+    pub(crate) fn handle_let_go(&mut self) {
+        self.fence = Fence::Strict;
     }
 
     /// What to do at `now`.
@@ -254,6 +265,32 @@ mod tests {
             assert_eq!(lease.poll(now), LeaseAction::Wait(now + ms(1_000)));
             assert!(!lease.is_over(now));
         }
+    }
+
+    // Guards: nothing waits without bound. Whoever leaves a server that is away, and holds nothing, has nothing to wait for.
+    #[test]
+    fn a_lenient_lease_that_has_let_go_ends_where_a_strict_one_would() {
+        let start = Instant::now();
+        let mut lease = Lease::new(TTL, MARGIN, Fence::Lenient, start);
+        assert_eq!(lease.poll(start + ms(9_000)), LeaseAction::Beat);
+        lease.handle_let_go();
+        assert_eq!(
+            lease.poll(start + ms(9_001)),
+            LeaseAction::Wait(start + ms(10_000)),
+            "it is woken for it"
+        );
+        assert!(!lease.is_over(start + ms(9_999)) && lease.is_over(start + ms(10_000)));
+        assert_eq!(lease.poll(start + ms(10_000)), LeaseAction::Fenced);
+
+        // One that is cut off for long already goes at once; one that is answered after all has time to say that it goes.
+        let mut lease = Lease::new(TTL, MARGIN, Fence::Lenient, start);
+        assert_eq!(lease.poll(start + ms(60_000)), LeaseAction::Beat);
+        let mut answered = lease.clone();
+        lease.handle_let_go();
+        assert_eq!(lease.poll(start + ms(60_001)), LeaseAction::Fenced);
+        answered.handle_let_go();
+        answered.handle_accepted(start + ms(60_000));
+        assert_eq!(answered.poll(start + ms(60_001)), LeaseAction::Wait(start + ms(64_000)));
     }
 
     // It is woken for its heartbeats, and for no fence: neither one that is near nor one that is over.

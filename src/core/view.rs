@@ -363,6 +363,12 @@ impl View {
         self.phase == Phase::Draining && self.slots.is_empty()
     }
 
+    /// Whether nobody here holds anything any more, in a worker that leaves or is drained. The server need not know yet.
+    pub(crate) fn has_let_go(&self) -> bool {
+        self.phase == Phase::Draining
+            && self.slots.values().all(|slot| matches!(slot.stage, Stage::Returning))
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
     }

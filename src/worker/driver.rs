@@ -58,6 +58,8 @@ pub(super) struct Driver {
     releasing: bool,
     /// The last heartbeat was not accepted: said once, until one is.
     beat_failing: bool,
+    /// The subscription is down: said once, until it is back.
+    link_failing: bool,
 }
 
 /// How far the worker is on its way out.
@@ -72,19 +74,29 @@ enum Phase {
     Leaving,
 }
 
+/// Warns of what begins to fail. As long as it does, it is tried again and again, and that is for who debugs.
+macro_rules! warn_first {
+    ($first:expr, $($said:tt)+) => {
+        if $first { tracing::warn!($($said)+) } else { tracing::debug!($($said)+) }
+    };
+}
+
 /// Paces what is tried again.
 struct Retry {
     backoff: Backoff,
     not_before: Option<Instant>,
+    failing: bool,
 }
 
 impl Retry {
     fn new() -> Self {
-        Self { backoff: Backoff::new(), not_before: None }
+        Self { backoff: Backoff::new(), not_before: None, failing: false }
     }
 
-    fn failed(&mut self, now: Instant) {
+    /// Whether it did not fail before.
+    fn failed(&mut self, now: Instant) -> bool {
         self.not_before = Some(now + self.backoff.next_delay());
+        !std::mem::replace(&mut self.failing, true)
     }
 
     fn succeeded(&mut self) {
@@ -139,6 +151,7 @@ impl Driver {
             release_queue: Vec::new(),
             releasing: false,
             beat_failing: false,
+            link_failing: false,
         }
     }
 
@@ -162,7 +175,14 @@ impl Driver {
     /// Does all that is due. Returns when to do so again at the latest; `None` when the worker is closed.
     fn step(&mut self, now: Instant) -> Option<Instant> {
         self.follow_wish(now);
-        self.desk.act(|state| state.view.handle_timeout(now));
+        // Who leaves, holds nothing and gets no answer has nothing to wait for.
+        let cut_off = self.beat_failing && self.fence == Fence::Lenient;
+        self.desk.act(|state| {
+            state.view.handle_timeout(now);
+            if cut_off && state.wish >= Wish::Terminate && state.view.has_let_go() {
+                state.lease.handle_let_go();
+            }
+        });
         let mut wake = loop {
             match self.desk.act(|state| state.lease.poll(now)) {
                 LeaseAction::Beat => self.beat(now),
@@ -320,6 +340,7 @@ impl Driver {
                     if opened.is_some_and(|opened| opened.incarnation != self.member.incarnation) {
                         self.end(Ended::Reset);
                     }
+                    self.link_failing = false;
                     tracing::info!("subscribed again; what may have been missed is asked for");
                     self.desk.act(|state| state.view.handle_gap());
                 }
@@ -328,7 +349,8 @@ impl Driver {
                     self.desk.act(|state| state.view.handle_gap());
                 }
                 LinkEvent::Trouble(error) => {
-                    tracing::warn!(%error, "the subscription is down; it is being brought back");
+                    let first = !std::mem::replace(&mut self.link_failing, true);
+                    warn_first!(first, %error, "the subscription is down; it is being brought back");
                 }
             }
             left -= 1;
@@ -374,8 +396,8 @@ impl Driver {
                 }
                 Ok(Err(ended)) => self.end(ended),
                 Err(error) => {
-                    tracing::warn!(%error, "a sync failed; it is tried again");
-                    self.syncs.failed(now);
+                    let first = self.syncs.failed(now);
+                    warn_first!(first, %error, "a sync failed; it is tried again");
                     self.desk.act(|state| state.view.handle_sync_failed(request));
                 }
             },
@@ -391,8 +413,8 @@ impl Driver {
                         });
                     }
                     Err(error) => {
-                        tracing::warn!(jobs = jobs.len(), %error, "a release was not answered; it is sent again");
-                        self.releases.failed(now);
+                        let (first, count) = (self.releases.failed(now), jobs.len());
+                        warn_first!(first, jobs = count, %error, "a release was not answered; it is sent again");
                         self.desk.act(|state| {
                             for (job, grant) in &jobs {
                                 state.view.handle_release_failed(job, *grant);
@@ -406,8 +428,8 @@ impl Driver {
                 self.desk.close(self.leaving.unwrap_or(CloseReason::Terminated));
             }
             Done::Left { result: Err(error) } => {
-                tracing::warn!(%error, "could not say that the worker leaves; tried again until the lock ends");
-                self.leaves.failed(now);
+                let first = self.leaves.failed(now);
+                warn_first!(first, %error, "could not say that the worker leaves; tried again until the lock ends");
                 self.phase = Phase::Draining { marked: true };
             }
         }
@@ -422,7 +444,9 @@ impl Driver {
     ) {
         match result {
             Ok(Ok(beat)) => {
-                self.beat_failing = false;
+                if std::mem::take(&mut self.beat_failing) {
+                    tracing::info!("heartbeats are answered again");
+                }
                 self.desk.act(|state| {
                     state.lease.handle_accepted(sent);
                     state.view.handle_audit(now, beat.inbox, beat.lifted);
@@ -441,12 +465,15 @@ impl Driver {
             Ok(Err(ended)) if self.phase != Phase::Leaving => self.end(ended),
             Ok(Err(_)) => {} // it has left meanwhile
             Err(error) => {
-                tracing::warn!(%error, "a heartbeat was not answered");
+                let first = !std::mem::replace(&mut self.beat_failing, true);
+                warn_first!(first, %error, "a heartbeat was not answered; more are sent");
                 self.takeover.handle_lost();
                 self.desk.act(|state| state.lease.handle_failed(now));
-                if !self.beat_failing {
-                    self.beat_failing = true;
-                    self.report(error);
+                if first {
+                    // Of these it says to try again, to whoever asked for it.
+                    let is_passing = matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Connection);
+                    let error = if is_passing { error.without_notes() } else { error };
+                    self.report(error.note("the worker tries again by itself"));
                 }
             }
         }

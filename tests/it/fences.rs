@@ -1,10 +1,14 @@
 //! `Fence::Strict` and `Fence::Lenient`: what each does when the worker cannot be sure of its lock.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use assemblage::{CloseReason, Fence, WorkerOptions};
+use assemblage::{CloseReason, DeleteReason, Event, Fence, Task, WorkerOptions};
+use futures::StreamExt;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::support::{Ledger, Process, RedisServer, Report, add_jobs, builder, until};
+use crate::support::{Ledger, Process, RedisServer, Report, add_jobs, builder, next, until};
 
 const TTL: Duration = Duration::from_millis(1_000);
 
@@ -82,4 +86,164 @@ async fn a_lenient_worker_whose_jobs_were_given_to_others_gives_them_up_when_it_
         }
     }
     assert_eq!(deleted, 10);
+}
+
+/// How long after a call a lenient worker may take to leave without the server where nothing is held: one TTL, a second to
+/// part, and what a busy machine adds. Far from for ever, and far from the release timeout of these tests.
+const LEAVES_WITHIN: Duration = Duration::from_secs(5);
+
+// Promise: nothing waits without bound. Who gives up everything does not wait for a server that has gone for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lenient_worker_that_is_terminated_leaves_although_the_server_is_gone() {
+    let mut server = RedisServer::start();
+    let cluster = builder().lock_ttl(TTL).connect_url(server.url()).await.unwrap();
+    let master = cluster.master().await.unwrap();
+    let ledger = Ledger::default();
+    let worker = ledger.consume(cluster.worker_with(lenient()).await.unwrap());
+    add_jobs(&master, 50).await;
+    until("all are held", || async { ledger.held().len() == 50 }).await;
+    server.kill();
+    tokio::time::sleep(3 * TTL).await;
+    assert_eq!(ledger.held().len(), 50, "it goes on until it is told to leave");
+    let left = worker.handle.terminate();
+    tokio::time::timeout(LEAVES_WITHIN, left).await.expect("terminate resolves");
+    assert_eq!(worker.closed().await, CloseReason::LockExpired);
+    assert!(ledger.held().is_empty());
+    ledger.assert_clean();
+}
+
+// The same for a server that is silent, at once; when it is back, the jobs go to others by the lock that has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lenient_worker_that_is_terminated_leaves_although_the_server_hangs() {
+    let server = RedisServer::start();
+    let cluster = builder().lock_ttl(TTL).connect_url(server.url()).await.unwrap();
+    let master = cluster.master().await.unwrap();
+    let ledger = Ledger::default();
+    let first = ledger.consume(cluster.worker_with(lenient()).await.unwrap());
+    add_jobs(&master, 50).await;
+    until("all are held", || async { ledger.held().len() == 50 }).await;
+    let second = ledger.consume(cluster.worker_with(lenient()).await.unwrap());
+    server.pause();
+    let left = first.handle.terminate();
+    tokio::time::timeout(LEAVES_WITHIN, left).await.expect("terminate resolves");
+    assert_eq!(first.closed().await, CloseReason::LockExpired);
+    assert!(!second.is_closed(), "who was not told to leave goes on");
+    server.resume();
+    until("the other one has them", || async { ledger.held_by(second.id()) == 50 }).await;
+    ledger.assert_clean();
+}
+
+// Promise: one owner. What is held is not left behind: the handles have the release timeout, and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lenient_worker_that_leaves_without_the_server_waits_for_its_handles_up_to_the_release_timeout() {
+    let server = RedisServer::start();
+    let release_timeout = 3 * TTL;
+    let cluster =
+        builder().lock_ttl(TTL).release_timeout(release_timeout).connect_url(server.url()).await.unwrap();
+    let master = cluster.master().await.unwrap();
+    let mut worker = cluster.worker_with(lenient()).await.unwrap();
+    add_jobs(&master, 1).await;
+    let Event::Add(job) = next(&mut worker).await else { panic!("an add") };
+    server.pause();
+    let told = Instant::now();
+    let left = tokio::spawn(worker.terminate());
+    let (mut deleted, mut reason) = (None, None);
+    while let Some(event) = worker.next().await {
+        match event {
+            Event::Delete(deletion) => deleted = Some(deletion.reason()),
+            Event::Close(why) => reason = Some(why),
+            _ => {}
+        }
+    }
+    assert!(told.elapsed() >= release_timeout, "a handle was out");
+    assert_eq!((deleted, reason), (Some(DeleteReason::Terminated), Some(CloseReason::LockExpired)));
+    tokio::time::timeout(LEAVES_WITHIN, left).await.expect("terminate resolves").unwrap();
+    assert!(told.elapsed() < release_timeout + LEAVES_WITHIN);
+    drop(job);
+}
+
+// Promise: nothing is left behind of a worker that is dropped.
+#[tokio::test]
+async fn a_lenient_worker_that_is_dropped_ends_although_the_server_is_gone() {
+    let mut server = RedisServer::start();
+    let cluster = builder().lock_ttl(TTL).connect_url(server.url()).await.unwrap();
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let worker = cluster.worker_with(lenient()).await.unwrap();
+    assert!(tasks() > before);
+    server.kill();
+    drop(worker);
+    let told = Instant::now();
+    until("its tasks have ended", || async { tasks() <= before }).await;
+    assert!(told.elapsed() < LEAVES_WITHIN);
+}
+
+// Promise: a process that is told to end does. The handlers have stopped long before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graceful_shutdown_of_a_lenient_worker_ends_although_the_server_is_gone() {
+    let mut server = RedisServer::start();
+    let cluster = builder().lock_ttl(TTL).connect_url(server.url()).await.unwrap();
+    let master = cluster.master().await.unwrap();
+    let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+    let (shut_down, shutdown) = tokio::sync::oneshot::channel::<()>();
+    let handler = move |task: Task| {
+        begun.send(()).unwrap();
+        async move {
+            task.stopped().await;
+            Ok::<_, assemblage::Error>(())
+        }
+    };
+    let worker = cluster.worker_with(lenient()).await.unwrap();
+    let serving = tokio::spawn(worker.serve(handler).with_graceful_shutdown(shutdown).into_future());
+    add_jobs(&master, 1).await;
+    begins.recv().await.unwrap();
+    server.kill();
+    drop(shut_down);
+    tokio::time::timeout(LEAVES_WITHIN, serving).await.expect("it ends").unwrap().unwrap();
+}
+
+/// What the crate says at INFO and above, and how often.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<HashMap<String, usize>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Said {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("{value:?}");
+                }
+            }
+        }
+        let metadata = event.metadata();
+        if *metadata.level() <= tracing::Level::INFO && metadata.target().starts_with("assemblage") {
+            let mut text = Text(String::new());
+            event.record(&mut text);
+            *self.0.lock().unwrap().entry(format!("{} {}", metadata.level(), text.0)).or_default() += 1;
+        }
+    }
+}
+
+// An outage is told of once when it begins and once when it is over: who is woken by warnings is woken once.
+#[tokio::test]
+async fn a_lenient_worker_that_is_cut_off_warns_once_of_each_thing_that_fails() {
+    let said = Said::default();
+    // Where there is one alone, `tracing` asks that of whichever thread comes by first, for good: another test's, that has none.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(said.clone()));
+    let server = RedisServer::start();
+    let cluster = builder().lock_ttl(TTL).connect_url(server.url()).await.unwrap();
+    let mut worker = cluster.worker_with(lenient()).await.unwrap();
+    be_away(&server).await;
+    let over = "INFO heartbeats are answered again";
+    until("it is over", || async { said.0.lock().unwrap().contains_key(over) }).await;
+    let said = said.0.lock().unwrap().clone();
+    assert!(said.keys().any(|line| line.starts_with("WARN a heartbeat was not answered")), "{said:#?}");
+    let repeated: Vec<_> =
+        said.iter().filter(|(line, times)| **times > 1 && line.starts_with("WARN")).collect();
+    assert!(repeated.is_empty(), "{repeated:#?}");
+    let Event::Error(error) = next(&mut worker).await else { panic!("it is told of the outage") };
+    let text = error.to_string();
+    assert!(text.ends_with("the worker tries again by itself") && !text.contains("ry again"), "{text}");
 }

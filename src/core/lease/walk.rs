@@ -5,9 +5,13 @@ impl Lease {
     /// The settings do not change, and are left out.
     pub(crate) fn walk(&self, trail: &mut Trail) {
         let Self { lifetime: _, interval: _, fence, accepted, sent, phase } = self;
-        if let Fence::Strict = fence {
-            trail.since(*accepted);
-            trail.since(*sent);
+        match fence {
+            Fence::Strict => {
+                trail.since(*accepted);
+                trail.since(*sent);
+            }
+            // It counts once everything is let go of.
+            Fence::Lenient => trail.due(self.fence_at()),
         }
         match phase {
             Phase::Held(next) => trail.due(*next),
@@ -27,6 +31,15 @@ mod tests {
         let mut trail = Trail::default();
         lease.walk(&mut trail);
         trail
+    }
+
+    #[test]
+    fn that_a_lenient_lease_has_let_go_shows_in_its_trail() {
+        let (second, start) = (Duration::from_secs(1), Instant::now());
+        let mut lease = Lease::new(3 * second, second, Fence::Lenient, start);
+        let before = trail(&lease);
+        lease.handle_let_go();
+        assert_ne!(before, trail(&lease));
     }
 
     // Guards: the model check. A state that is taken for another one is a state that was not looked at.
