@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use assemblage::{CloseReason, DeleteReason, Event, Fence, Task, WorkerOptions};
-use futures::StreamExt;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::support::{Ledger, Process, RedisServer, Report, add_jobs, builder, next, until};
@@ -148,8 +147,8 @@ async fn a_lenient_worker_that_leaves_without_the_server_waits_for_its_handles_u
     let told = Instant::now();
     let left = tokio::spawn(worker.terminate());
     let (mut deleted, mut reason) = (None, None);
-    while let Some(event) = worker.next().await {
-        match event {
+    while reason.is_none() {
+        match next(&mut worker).await {
             Event::Delete(deletion) => deleted = Some(deletion.reason()),
             Event::Close(why) => reason = Some(why),
             _ => {}
