@@ -384,6 +384,10 @@ fn an_overlap_after_the_release_timeout_that_the_stream_does_not_tell_is_found()
     assert_eq!(only(&history(&still)).0, Kind::OverlapNotSaid);
     // Too many errors to keep, and the stream says how many.
     clean(&lines.replace("ReleaseTimeout a", "Server -"));
+    // It was held up when it was to give the job up, and heard of that later than the release timeout began. Not by half of it.
+    clean(&lines.replace("3002 w0.0 error 1 ReleaseTimeout a", "2910 w0.0 error 1 Server -"));
+    let other = history(&lines.replace("3002 w0.0 error 1 ReleaseTimeout a", "1900 w0.0 error 1 Server -"));
+    assert_eq!(only(&other).0, Kind::OverlapNotSaid);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One owner: no two holds of a job at once, a larger epoch for each later one, and nobody left when a deletion that was
 //! waited for is over.
 
-use super::book::{Book, Hold, MS, NEVER, NOISE, RECOVER, is_fence};
+use super::book::{Book, Hold, MS, NEVER, RECOVER, is_fence};
 use super::history::What;
 use super::operations::Effect;
 use super::{Kind, Violation};
@@ -105,9 +105,10 @@ fn said(book: &Book<'_>, hold: &Hold<'_>, found: &mut Vec<Violation>) {
     if hold.end <= passed || lost <= passed + RECOVER || hold.said.is_some() || book.at(end) < passed {
         return;
     }
-    // What piles up in front of a consumer is counted and not kept, and that is said too.
+    // What piles up in front of a consumer is counted and not kept, and that is said too. The release timeout runs from when
+    // the worker was to give the job up: a process that is held up hears of it later.
     let counted = life.events.iter().any(|line| {
-        book.at(*line) >= passed.saturating_sub(NOISE)
+        book.at(*line) >= told + life.release / 2
             && matches!(&book.entries[*line].what, What::Error { kind, job: None, .. } if kind == "Server")
     });
     if counted {
