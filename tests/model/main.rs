@@ -40,6 +40,7 @@
 //!   `rebalance` picks is any.
 //! - `core/standby.rs`: whoever may reap does so at any time from when the deadline has passed, or never. The server's lock key: the
 //!   deadline decides.
+//! - A lenient worker that leaves and gets no answer: it ends by itself, once it holds nothing.
 //! - More than one failover; a wiped server (`ClusterReset`); two servers' clocks that differ by more than the failover takes.
 //! - The bytes: frames that are cut or forged, which the tests of `wire` have.
 //!
