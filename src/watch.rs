@@ -107,7 +107,8 @@ impl WatchOptions {
     }
 
     /// The server keeps about so many batches of changes; 0 switches it off, and whatever is missed costs a `Reset`. Of
-    /// several watchers the largest number counts.
+    /// several watchers the largest number counts, also of those that are gone, until nobody has watched for ten minutes: keep
+    /// to what the server's memory allows.
     #[must_use]
     pub fn journal(mut self, batches: u32) -> Self {
         self.journal = batches;

@@ -31,16 +31,16 @@ struct Args {
     #[arg(long)]
     url: Option<String>,
     /// How many watch
-    #[arg(long, default_value_t = 100)]
-    watchers: usize,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    watchers: u32,
     /// How many changes a second there are, at most
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
     /// How many bytes of payload each job has
-    #[arg(long, default_value_t = 100)]
-    payload: usize,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    payload: u32,
     /// For how many seconds to measure
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// Draw the times into this file
     #[arg(long, value_name = "FILE")]
@@ -56,15 +56,16 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
     let private = if args.url.is_none() { Some(RedisServer::start()) } else { None };
     let url = args.url.or(private.as_ref().map(RedisServer::unix_url)).unwrap_or_default();
     let load = Load {
-        watchers: args.watchers.max(1),
-        rate: args.rate.max(1),
-        payload: args.payload,
-        time: Duration::from_secs(args.seconds.max(1)),
+        watchers: args.watchers as usize,
+        rate: args.rate,
+        payload: args.payload as usize,
+        time: Duration::from_secs(args.seconds),
     };
     let outcome = measure::run(&url, &load).await?;
     report::print(&load, &outcome);
     if let Some(path) = args.svg {
-        std::fs::write(&path, plot::svg(&load, &outcome.times))?;
+        let drawn = std::fs::write(&path, plot::svg(&load, &outcome.times));
+        drawn.map_err(|error| format!("{} could not be written: {error}", path.display()))?;
         println!("\nthe picture is in {}", path.display());
     }
     if outcome.missing > 0 { Err("some changes did not come: is the load too high?".into()) } else { Ok(()) }
@@ -73,6 +74,15 @@ async fn run(args: Args) -> Result<(), Box<dyn Error>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for words in
+            [["--watchers", "0"], ["--rate", "0"], ["--seconds", "0"], ["--payload", "18446744073709551615"]]
+        {
+            assert!(Args::try_parse_from(["fanout", words[0], words[1]]).is_err(), "{words:?}");
+        }
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_small_load_is_measured_and_drawn() {

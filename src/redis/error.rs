@@ -79,6 +79,10 @@ fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
             ErrorKind::Timeout,
             "the cluster's keys have gone to another node; it may have been done, and will not be done later. Try again",
         ),
+        FredKind::Unknown if error.details().starts_with("Failed to route command") => (
+            ErrorKind::Timeout,
+            "the connection was lost; it may have been done, and will not be done later. Try again",
+        ),
         FredKind::IO | FredKind::Timeout | FredKind::Canceled => (
             ErrorKind::Timeout,
             "no answer from the server in time; it may have been done, and will not be done later. Try again",
@@ -133,3 +137,17 @@ impl std::fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // What was cut off on its way is told as what it is, and not as an answer of the server.
+    #[test]
+    fn a_command_whose_connection_was_lost_may_have_been_done() {
+        let error =
+            translate("updating jobs", &FredError::new(FredKind::Unknown, "Failed to route command."));
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(error.to_string().contains("may have been done"), "{error}");
+    }
+}

@@ -120,6 +120,15 @@ pub(super) async fn run(
 
 fn send(cluster: &Arc<Shared>, ask: Ask, length: u64) -> BoxFuture<'static, Answer> {
     let cluster = cluster.clone();
+    match &ask {
+        Ask::History { after, .. } => tracing::debug!(%after, "what may have been missed is asked for"),
+        Ask::Page { cursor: None, .. } => {
+            tracing::info!(
+                "the whole picture is told: the watch begins, or the journal does not have what it has missed"
+            );
+        }
+        Ask::Page { .. } => {}
+    }
     async move {
         match ask {
             Ask::History { request, after } => {

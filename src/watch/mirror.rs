@@ -55,7 +55,7 @@ impl Snapshot {
         self.jobs.get(id).copied()
     }
 
-    /// Who holds a job, also if it is to let go of it, or is dead and its jobs are kept for its name.
+    /// Who holds a job, also if it is to let go of it, or is dead and they are not handed on yet.
     pub fn owner_of(&self, id: &JobId) -> Option<WorkerId> {
         self.jobs.get(id).and_then(owner)
     }
@@ -157,7 +157,7 @@ impl Mirror {
         Ok(Self { shared, revision, _driver: driver })
     }
 
-    /// Who holds a job now, also if it is to let go of it, or is dead and its jobs are kept for its name
+    /// Who holds a job now, also if it is to let go of it, or is dead and they are not handed on yet
     /// ([`workers`](Snapshot::workers) has no dead one); from memory.
     pub fn owner_of(&self, id: &JobId) -> Option<WorkerId> {
         self.lock().owner_of(id)
@@ -178,8 +178,11 @@ impl Mirror {
         look(&self.lock())
     }
 
-    /// Resolves when the picture is as of that revision or later, such as that of an
-    /// [`Epoch`](crate::Epoch) or a [`Stats`](crate::Stats).
+    /// Resolves when the picture is as of that revision or later, such as that of the [`Epoch`](crate::Epoch) of an `Add`.
+    ///
+    /// A revision that belongs to no change is reached with the next change only: after a restart of the server epochs
+    /// are lifted, and an order that changes nothing takes one as well. So wait with a timeout for that of a
+    /// [`Stats`](crate::Stats).
     ///
     /// # Cancel safety
     ///

@@ -23,7 +23,7 @@ use crate::core::view::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, Revision};
 use crate::job::Dropped;
-use crate::message::{CloseReason, DeleteReason, Order, Page, Terms};
+use crate::message::{Body, CloseReason, DeleteReason, Order, Page, Terms};
 use crate::redis::store::{BATCH_MOVES, Beat, Ended, Joined, Lock, Member};
 use crate::shell::backoff::Backoff;
 use crate::shell::link::{Link, LinkEvent};
@@ -362,7 +362,15 @@ impl Driver {
     fn handle_frame(&mut self, now: Instant, bytes: Bytes) {
         match frame::frame(&bytes) {
             Ok(frame) => {
-                tracing::trace!(revision = %frame.revision, "frame");
+                let revision = frame.revision;
+                match &frame.body {
+                    Body::Add { job, .. } => tracing::debug!(%revision, %job, "pushed: add"),
+                    Body::Update { job, .. } => tracing::debug!(%revision, %job, "pushed: update"),
+                    Body::Delete { job, reason, .. } => {
+                        tracing::debug!(%revision, %job, ?reason, "pushed: delete");
+                    }
+                    Body::Attend | Body::Fenced => tracing::debug!(%revision, body = ?frame.body, "pushed"),
+                }
                 self.desk.act(|state| state.view.handle_frame(now, frame));
             }
             Err(_) => {
