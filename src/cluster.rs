@@ -278,9 +278,10 @@ impl ClusterBuilder {
     /// A crash is the death of a worker within a minute after it was given the job. All jobs that it was given in that time
     /// are suspect, and of these only the ones that were suspected most
     /// often before; the suspects go to different workers, so that after a few crashes one is left. Only a single
-    /// suspect is quarantined. Where processes are killed by the minute for other reasons, an innocent one may be among
-    /// them: [`Master::jobs`](crate::Master::jobs) shows those that are, and [`Master::requeue`](crate::Master::requeue) frees them. In a cluster of one worker nothing can be told apart, and nothing is, unless it has but
-    /// one job. Set it alike in every process.
+    /// suspect is quarantined. In a cluster of one worker nothing can be told apart, and nothing is, unless it has but
+    /// one job. Where processes are killed by the minute for other reasons, an innocent one may be among them:
+    /// [`Master::jobs`](crate::Master::jobs) shows those that are, and [`Master::requeue`](crate::Master::requeue) frees
+    /// them. Set it alike in every process.
     pub fn max_crashes(mut self, crashes: u32) -> Self {
         self.settings.max_crashes = crashes;
         self

@@ -290,7 +290,8 @@ impl Master {
     /// [`Worker`](crate::Worker) promises. What is returned is what [`delete`](Self::delete) would have.
     ///
     /// That takes as long as the owner's clean-up does, at most its release timeout; or, if it is dead, until its lock
-    /// ends, and if it had a [grace](crate::WorkerOptions::grace), until that is over or somebody of its name comes. While the server cannot be reached, it goes on waiting.
+    /// ends, and if it had a [grace](crate::WorkerOptions::grace), until that is over or somebody of its name comes. While
+    /// the server cannot be reached, it goes on waiting.
     ///
     /// # Errors
     ///

@@ -81,8 +81,8 @@ use crate::worker::{Worker, WorkerOptions};
 /// those of [`Worker`] hold.
 ///
 /// **Not promised:** code that blocks its thread without an `.await` cannot be aborted, and may keep the heartbeats from
-/// going out, with which the worker loses *all* its jobs: put it into `spawn_blocking`. And a task that a handler spawned is not:
-/// give it a clone of the [`Task`], and end it. Past the handler's deadline, either may overlap the next owner in another
+/// going out, with which the worker loses *all* its jobs: put it into `spawn_blocking`. Nor can a task be that a
+/// handler spawned: give it a clone of the [`Task`], and end it. Past the handler's deadline, either may overlap the next owner in another
 /// process.
 #[must_use = "nothing is served until it is awaited"]
 pub struct Serve {

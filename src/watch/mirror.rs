@@ -55,7 +55,7 @@ impl Snapshot {
         self.jobs.get(id).copied()
     }
 
-    /// Who holds a job, also if it is to let go of it, or is dead and they are not handed on yet.
+    /// Who holds a job, also if it is to let go of it, or is dead and its jobs are not handed on yet.
     pub fn owner_of(&self, id: &JobId) -> Option<WorkerId> {
         self.jobs.get(id).and_then(owner)
     }
@@ -157,7 +157,7 @@ impl Mirror {
         Ok(Self { shared, revision, _driver: driver })
     }
 
-    /// Who holds a job now, also if it is to let go of it, or is dead and they are not handed on yet
+    /// Who holds a job now, also if it is to let go of it, or is dead and its jobs are not handed on yet
     /// ([`workers`](Snapshot::workers) has no dead one); from memory.
     pub fn owner_of(&self, id: &JobId) -> Option<WorkerId> {
         self.lock().owner_of(id)
