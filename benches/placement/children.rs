@@ -25,10 +25,7 @@ impl Child {
             rebalance.share.to_string(),
             rebalance.delay.as_millis().to_string(),
         ];
-        // The server goes first where all are on one machine: its calls are timed, and not to be seen waiting for a worker.
-        let mut child = Command::new("nice")
-            .args(["-n", "10"])
-            .arg(std::env::current_exe().expect("this program"))
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["worker", url])
             .args(words)
             .stdin(Stdio::piped())

@@ -8,6 +8,7 @@
 
 mod book;
 mod children;
+mod cores;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -18,6 +19,7 @@ use assemblage::{Cluster, JobId, Master, Rebalance, WorkerId};
 
 use book::Book;
 use children::Child;
+use cores::Cores;
 use support::participant::spent_us;
 use support::report::{machine, product};
 use support::server::{Connection, RedisServer};
@@ -46,8 +48,9 @@ fn main() -> ExitCode {
     } else {
         Setting { jobs: 300, workers: 5, ..setting("1500", "0.5", "0") }
     };
+    let cores = Cores::divide();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    if runtime.block_on(run(&setting)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if runtime.block_on(run(&setting, cores.as_ref())) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn setting(ttl: &str, share: &str, delay: &str) -> Setting {
@@ -74,15 +77,23 @@ fn from_command_line(args: &[String]) -> Setting {
     Setting { jobs, ..setting(&ttl, &share, &delay) }
 }
 
-async fn run(setting: &Setting) -> bool {
+async fn run(setting: &Setting, cores: Option<&Cores>) -> bool {
     let server = RedisServer::with(&["--slowlog-log-slower-than", "1000", "--slowlog-max-len", "100000"]);
+    if let Some(cores) = cores {
+        cores.give(server.pid());
+    }
     let url = server.unix_url();
     let mut cost = Cost::new(&server);
     let Setting { jobs, ttl, rebalance, workers: count } = *setting;
     println!(
-        "{}, unix socket, {}; lock_ttl {ttl:?}, {:.0} % of the difference a step, after {:?} of quiet\n",
+        "{}, unix socket, {}; the server has {}; lock_ttl {ttl:?}, {:.0} % of the difference a step, after {:?} of quiet\n",
         product(&server),
         machine(),
+        if cores.is_some() {
+            "a core to itself"
+        } else {
+            "no core to itself, so that others' turns are timed too"
+        },
         rebalance.share * 100.0,
         rebalance.delay,
     );
@@ -211,8 +222,7 @@ impl Cost {
         format!("server: {calls} script calls, {:.2} s in all", us as f64 / 1e6)
     }
 
-    /// From the slow log, which has what took a millisecond and more. Time in which the machine ran something else
-    /// is in it.
+    /// From the slow log, which has what took a millisecond and more by the clock.
     fn longest(&mut self) -> String {
         let log = self.connection.command(&["SLOWLOG", "GET", "-1"]);
         let mut times: Vec<i64> = log.list().iter().map(|entry| entry.list()[2].int()).collect();

@@ -12,6 +12,9 @@ use fred::types::{ClusterHash, CustomCommand, Value};
 use super::error::code;
 use super::route;
 
+/// How often a script is loaded for one call: once, and again if the server was replaced or flushed in between.
+const LOADS: usize = 2;
+
 /// A script, and what its header says of it.
 #[derive(Debug)]
 pub(crate) struct Script {
@@ -89,12 +92,15 @@ impl Script {
         // Options are only heeded by `custom`: fred's own `evalsha` drops them in silence.
         let client = client.with_options(&route::options(slot, timeout, 1));
         let command = |name| CustomCommand::new_static(name, ClusterHash::Custom(slot), false);
-        match client.custom(command("EVALSHA"), words.clone()).await {
-            Err(error) if code(&error) == "NOSCRIPT" => {
-                words[0] = Value::from(self.text);
-                client.custom(command("EVAL"), words).await
+        for _ in 0..LOADS {
+            match client.custom(command("EVALSHA"), words.clone()).await {
+                Err(error) if code(&error) == "NOSCRIPT" => {}
+                result => return result,
             }
-            result => result,
+            // Not by EVAL: compiling takes the server as long as a call may take, so it is a call of its own.
+            let load = vec![Value::from_static_str("LOAD"), Value::from_static_str(self.text)];
+            let _: Value = client.custom(command("SCRIPT"), load).await?;
         }
+        client.custom(command("EVALSHA"), words).await
     }
 }

@@ -33,7 +33,7 @@ pub(crate) const PROTOCOL: u64 = 1;
 
 /// At most so many jobs in one script call that changes them: less than a millisecond of the server's time, so that twice
 /// that is not exceeded where the machine is slow.
-pub(crate) const BATCH_JOBS: usize = 50;
+pub(crate) const BATCH_JOBS: usize = 32;
 
 /// At most so many rows in one answer of what is read page by page.
 pub(crate) const PAGE_ROWS: usize = 200;

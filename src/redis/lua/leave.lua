@@ -56,5 +56,5 @@ if left == 0 then
   redis.call('DEL', K.lock)
 end
 
-settle()
+conclude()
 return { 1, moved, left }

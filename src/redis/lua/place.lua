@@ -26,5 +26,5 @@ local limit = tonumber(ARGV[2])
 demand_push()
 
 local placed = fill(limit)
-settle()
+conclude()
 return { placed, has_room() and redis.call('ZCARD', K.pending) or 0, math.ceil(pause or 0) }

@@ -94,7 +94,7 @@ if left == 0 then
 end
 announce(left == 0 and REAPED or REAPING, worker)
 
-settle()
+conclude()
 local reply = { 1, moved, left, other, other_ms }
 for _, job in ipairs(quarantined) do
   reply[#reply + 1] = job

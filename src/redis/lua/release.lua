@@ -42,5 +42,5 @@ for i = 4, #ARGV, 2 do
 end
 fill(reply[1])
 
-settle()
+conclude()
 return reply

@@ -39,5 +39,5 @@ for i = 2, #ARGV do
   reply[#reply + 1] = code
 end
 
-settle()
+conclude()
 return reply

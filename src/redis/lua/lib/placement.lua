@@ -21,10 +21,13 @@ local function is_ready(worker, _, terms)
   return false
 end
 
+-- How suspect a job is that everybody has: whoever was looked at for such a one, in this script, had one already.
+local common = 0
+
 -- The least loaded worker that takes more by its rate; rather one that has no job that is as suspect, so that the next
 -- crash tells them apart.
 local function choose_next(suspicion)
-  if suspicion == 0 then
+  if suspicion <= common then
     return choose(is_ready)
   end
   local second
@@ -39,6 +42,7 @@ local function choose_next(suspicion)
     return true
   end)
   if not worker and second then
+    common = suspicion
     return second[1], second[2], second[3]
   end
   return worker, load, terms
@@ -143,4 +147,10 @@ local function evict(worker, limit, judge)
     end
   end
   return #jobs, redis.call('ZCOUNT', K.assigned, low, high)
+end
+
+-- The last thing that a script does which passes jobs on.
+local function conclude()
+  write_blames()
+  settle()
 end

@@ -43,8 +43,9 @@ local function blame_of(worker, from, to)
   return tonumber(count), tonumber(jobs)
 end
 
--- The same for now: what it was given lately.
+-- The same for now: what it was given lately. What this script adds to it is written by write_blames().
 local blames = {}
+local blamed = {}
 local function blame_now(worker)
   local blame = blames[worker]
   if not blame then
@@ -62,7 +63,13 @@ local function note_suspect(worker, suspicion)
   local blame = blame_now(worker)
   if suspicion >= blame[1] then
     blame[1], blame[2] = suspicion, suspicion > blame[1] and 1 or blame[2] + 1
-    redis.call('HSET', K.terms, worker .. ':blame', int(suspicion) .. ' ' .. int(blame[2]) .. ' ' .. int(now_ms))
+    blamed[worker] = blame
+  end
+end
+
+local function write_blames()
+  for worker, blame in pairs(blamed) do
+    redis.call('HSET', K.terms, worker .. ':blame', int(blame[1]) .. ' ' .. int(blame[2]) .. ' ' .. int(now_ms))
   end
 end
 
@@ -76,6 +83,13 @@ local function note_end(worker, ended, window)
   redis.call('HSET', K.terms, worker .. ':ended', int(ended) .. ' ' .. int(count) .. ' ' .. int(jobs))
 end
 
+-- The crashes that a job was suspected of before, with room for one more.
+local function history_of(job)
+  local history = string.match(redis.call('HGET', K.crashes, job) or '', '^%d+(.*)$') or ''
+  local _, length = string.gsub(history, ' ', '')
+  return length >= HISTORY and string.match(history, '^ [^ ]*(.*)$') or history
+end
+
 -- What judges the jobs of a worker whose lock has ended, one by one: true if it has set the job aside, which is then
 -- in `quarantined`. nil for a worker that was leaving by itself: it did not crash.
 local function judge_of(worker, limit, window, quarantined)
@@ -84,6 +98,8 @@ local function judge_of(worker, limit, window, quarantined)
     return nil
   end
   local from, to = fatal(worker, tonumber(ended), window)
+  local this = ' ' .. worker .. '@' .. ended
+  local first = '1' .. this
   return function(job, grant, born, changed)
     local count, given = suspicion_of(job), grant / 1000
     if given < from then
@@ -96,13 +112,8 @@ local function judge_of(worker, limit, window, quarantined)
     if count ~= tonumber(blamed) or given > to then
       return false
     end
-    local history = string.match(redis.call('HGET', K.crashes, job) or '', '^%d+(.*)$') or ''
-    local _, length = string.gsub(history, ' ', '')
-    if length >= HISTORY then
-      history = string.match(history, '^ [^ ]*(.*)$')
-    end
     suspicions[job] = count + 1
-    redis.call('HSET', K.crashes, job, int(count + 1) .. history .. ' ' .. worker .. '@' .. ended)
+    redis.call('HSET', K.crashes, job, count == 0 and first or int(count + 1) .. history_of(job) .. this)
     if count + 1 < limit or jobs ~= '1' then
       return false
     end
