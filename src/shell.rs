@@ -3,4 +3,5 @@
 
 pub(crate) mod backoff;
 pub(crate) mod link;
+pub(crate) mod retry;
 pub(crate) mod takeover;

@@ -20,6 +20,7 @@ use futures::future::BoxFuture;
 use tokio::time::sleep_until;
 
 use super::backoff::Backoff;
+use super::retry::{Outage, warn_first};
 use crate::cluster::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::WorkerId;
@@ -43,8 +44,6 @@ pub(crate) enum LinkEvent {
     Attached(Option<Opened>),
     /// Messages were dropped because they were not read fast enough.
     Lagged,
-    /// The subscription is down; it is being brought back.
-    Trouble(Error),
 }
 
 /// So many heartbeats of a worker are between two pings of its subscription.
@@ -70,6 +69,7 @@ pub(crate) struct Link {
     state: State,
     run_id: String,
     backoff: Backoff,
+    outage: Outage,
     interval: Duration,
     next_ping: Instant,
     ping: Option<BoxFuture<'static, Result<()>>>,
@@ -95,6 +95,7 @@ impl Link {
             state: State::Attached,
             run_id,
             backoff: Backoff::new(),
+            outage: Outage::default(),
             interval,
             next_ping: Instant::now() + interval,
             ping: None,
@@ -160,11 +161,13 @@ impl Link {
                 signal = self.subscriber.next() => if let Some(event) = self.handle_signal(signal) {
                     return event;
                 },
-                attach = attaching(&mut self.state) => return self.handle_attach(attach),
+                attach = attaching(&mut self.state) => if let Some(event) = self.handle_attach(attach) {
+                    return event;
+                },
                 answer = or_never(&mut self.ping) => {
                     self.ping = None;
                     if let Err(error) = answer {
-                        return LinkEvent::Trouble(error);
+                        self.handle_down(&error);
                     }
                 }
                 answer = or_never(&mut self.listening) => {
@@ -206,7 +209,11 @@ impl Link {
         }
     }
 
-    fn handle_attach(&mut self, attach: Result<Attach>) -> LinkEvent {
+    fn handle_down(&mut self, error: &Error) {
+        warn_first!(self.outage.begins(), %error, "the subscription is down; it is being brought back");
+    }
+
+    fn handle_attach(&mut self, attach: Result<Attach>) -> Option<LinkEvent> {
         match attach {
             Ok(attach) => {
                 self.state = State::Attached;
@@ -215,11 +222,14 @@ impl Link {
                     tracing::info!(run_id = %attach.run_id, "the server is another run of itself, or another one");
                     self.run_id = attach.run_id;
                 }
-                LinkEvent::Attached(attach.opened)
+                self.outage.ends();
+                tracing::info!("subscribed again; what may have been missed is asked for");
+                Some(LinkEvent::Attached(attach.opened))
             }
             Err(error) => {
                 self.state = State::Waiting(Instant::now() + self.backoff.next_delay());
-                LinkEvent::Trouble(error)
+                self.handle_down(&error);
+                None
             }
         }
     }
