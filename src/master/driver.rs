@@ -72,7 +72,7 @@ fn handle_survey(answer: Result<Survey>, surveys: &mut Outage, takeover: &mut Ta
             takeover.handle_turn();
         }
         Err(error) => {
-            warn_first!(surveys.begins(), %error, "the cluster could not be looked at; tried again");
+            warn_first!(surveys.begins(&error), %error, "the cluster could not be looked at; tried again");
             takeover.handle_lost();
         }
     }

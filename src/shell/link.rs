@@ -210,7 +210,7 @@ impl Link {
     }
 
     fn handle_down(&mut self, error: &Error) {
-        warn_first!(self.outage.begins(), %error, "the subscription is down; it is being brought back");
+        warn_first!(self.outage.begins(error), %error, "the subscription is down; it is being brought back");
     }
 
     fn handle_attach(&mut self, attach: Result<Attach>) -> Option<LinkEvent> {

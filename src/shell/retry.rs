@@ -3,26 +3,40 @@
 use std::time::Instant;
 
 use super::backoff::Backoff;
+use crate::error::{Error, ErrorKind};
 
 /// Whether a thing fails. Whoever is woken by warnings is woken once: when it begins to.
 #[derive(Debug, Default)]
-pub(crate) struct Outage {
-    lasts: bool,
+pub(crate) enum Outage {
+    /// It does not.
+    #[default]
+    None,
+    /// It failed as the connection has ended. Mostly the program has, too, and that is worth a warning only if there is a
+    /// next time.
+    Ended,
+    /// It fails, and that was said.
+    Said,
 }
 
 impl Outage {
-    /// It failed. Whether it did not before.
-    pub(crate) fn begins(&mut self) -> bool {
-        !std::mem::replace(&mut self.lasts, true)
+    /// It failed. Whether that is to be warned of.
+    pub(crate) fn begins(&mut self, error: &Error) -> bool {
+        let (next, first) = match self {
+            Self::None if error.kind() == ErrorKind::Closed => (Self::Ended, false),
+            Self::None | Self::Ended => (Self::Said, true),
+            Self::Said => (Self::Said, false),
+        };
+        *self = next;
+        first
     }
 
     /// It succeeded. Whether it failed before.
     pub(crate) fn ends(&mut self) -> bool {
-        std::mem::take(&mut self.lasts)
+        !matches!(std::mem::take(self), Self::None)
     }
 
     pub(crate) fn lasts(&self) -> bool {
-        self.lasts
+        !matches!(self, Self::None)
     }
 }
 
@@ -47,10 +61,10 @@ impl Retry {
         Self { backoff: Backoff::new(), not_before: None, outage: Outage::default() }
     }
 
-    /// It failed. Whether it did not before.
-    pub(crate) fn failed(&mut self, now: Instant) -> bool {
+    /// It failed. Whether that is to be warned of.
+    pub(crate) fn failed(&mut self, now: Instant, error: &Error) -> bool {
         self.not_before = Some(now + self.backoff.next_delay());
-        self.outage.begins()
+        self.outage.begins(error)
     }
 
     /// It succeeded. Whether it failed before.
@@ -71,5 +85,24 @@ impl Retry {
     /// Whether it is time for the next try; once.
     pub(crate) fn take_due(&mut self, now: Instant) -> bool {
         self.not_before.take_if(|at| *at <= now).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Guards: an outage is warned of once, and a program that ends with something on its way warns of nothing; but one that
+    // goes on with a connection that has ended is told.
+    #[test]
+    fn an_outage_is_said_once_and_the_end_of_the_connection_only_to_who_goes_on() {
+        let [timeout, closed] = [ErrorKind::Timeout, ErrorKind::Closed].map(|kind| Error::new(kind, "no"));
+        let mut outage = Outage::default();
+        assert!(!outage.lasts() && !outage.ends());
+        assert_eq!([&timeout, &timeout, &closed].map(|error| outage.begins(error)), [true, false, false]);
+        assert!(outage.lasts() && outage.ends() && !outage.lasts());
+        assert_eq!([&closed, &closed, &closed].map(|error| outage.begins(error)), [false, true, false]);
+        assert!(outage.ends());
+        assert!(!outage.begins(&closed) && outage.lasts() && outage.ends());
     }
 }

@@ -280,7 +280,7 @@ impl Takeover {
                 }
             }
             Done::Reaped { worker, moved, result: Err(error) } => {
-                warn_first!(self.reaps.begins(), dead = %worker, moved, %error, "a reap was not finished; it is tried again");
+                warn_first!(self.reaps.begins(&error), dead = %worker, moved, %error, "a reap was not finished; it is tried again");
                 if moved == 0 {
                     self.handle_lost();
                 }
@@ -297,7 +297,7 @@ impl Takeover {
                         }
                     }
                     Err(error) => {
-                        let first = self.rebalances.begins();
+                        let first = self.rebalances.begins(&error);
                         warn_first!(first, marked, %error, "rebalancing was not asked for; it is later");
                     }
                 }
@@ -310,7 +310,7 @@ impl Takeover {
                         tracing::debug!(placed, "waiting jobs were given out");
                     }
                     Err(error) => {
-                        warn_first!(self.places.begins(), placed, %error, "waiting jobs could not be given out yet");
+                        warn_first!(self.places.begins(&error), placed, %error, "waiting jobs could not be given out yet");
                     }
                 }
             }

@@ -81,7 +81,7 @@ pub(super) async fn run(
                     }
                     Answer::History { request, result: Err(error) }
                     | Answer::Page { request, result: Err(error) } => {
-                        let first = asks.failed(Instant::now());
+                        let first = asks.failed(Instant::now(), &error);
                         warn_first!(first, %error, "what was missed could not be asked for; it is tried again");
                         desk.act(|feed| feed.handle_failed(request));
                     }
@@ -98,7 +98,7 @@ pub(super) async fn run(
                         audit = Some((known, last, Instant::now() + AUDIT_GRACE));
                     }
                     Answer::Beat(_, Err(error)) => {
-                        warn_first!(beats.begins(), %error, "a watcher's heartbeat was not answered; more are sent");
+                        warn_first!(beats.begins(&error), %error, "a watcher's heartbeat was not answered; more are sent");
                     }
                     Answer::History { .. } | Answer::Page { .. } => {}
                 }

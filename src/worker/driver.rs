@@ -359,7 +359,7 @@ impl Driver {
                 }
                 Ok(Err(ended)) => self.end(ended),
                 Err(error) => {
-                    let first = self.syncs.failed(now);
+                    let first = self.syncs.failed(now, &error);
                     warn_first!(first, %error, "a sync failed; it is tried again");
                     self.desk.act(|state| state.view.handle_sync_failed(request));
                 }
@@ -378,7 +378,7 @@ impl Driver {
                         });
                     }
                     Err(error) => {
-                        let (first, count) = (self.releases.failed(now), jobs.len());
+                        let (first, count) = (self.releases.failed(now, &error), jobs.len());
                         warn_first!(first, jobs = count, %error, "a release was not answered; it is sent again");
                         self.desk.act(|state| {
                             for (job, grant) in &jobs {
@@ -393,7 +393,7 @@ impl Driver {
                 self.desk.close(self.leaving.unwrap_or(CloseReason::Terminated));
             }
             Done::Left { result: Err(error) } => {
-                let first = self.leaves.failed(now);
+                let first = self.leaves.failed(now, &error);
                 warn_first!(first, %error, "could not say that the worker leaves; tried again until the lock ends");
                 self.phase = Phase::Draining { marked: true };
             }
@@ -430,7 +430,7 @@ impl Driver {
             Ok(Err(ended)) if self.phase != Phase::Leaving => self.end(ended),
             Ok(Err(_)) => {} // it has left meanwhile
             Err(error) => {
-                let first = self.beats.begins();
+                let first = self.beats.begins(&error);
                 warn_first!(first, %error, "a heartbeat was not answered; more are sent");
                 self.takeover.handle_lost();
                 self.desk.act(|state| state.lease.handle_failed(now));
