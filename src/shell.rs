@@ -2,6 +2,7 @@
 //! of dead workers' jobs.
 
 pub(crate) mod backoff;
+mod hearing;
 pub(crate) mod link;
 pub(crate) mod retry;
 pub(crate) mod takeover;

@@ -20,6 +20,7 @@ use futures::future::BoxFuture;
 use tokio::time::sleep_until;
 
 use super::backoff::Backoff;
+use super::hearing::Hearing;
 use super::retry::{Outage, warn_first};
 use crate::cluster::Shared;
 use crate::error::{Error, ErrorKind, Result};
@@ -73,7 +74,7 @@ pub(crate) struct Link {
     interval: Duration,
     next_ping: Instant,
     ping: Option<BoxFuture<'static, Result<()>>>,
-    listens: bool,
+    hearing: Hearing,
     listening: Option<BoxFuture<'static, Result<()>>>,
 }
 
@@ -99,15 +100,22 @@ impl Link {
             interval,
             next_ping: Instant::now() + interval,
             ping: None,
-            listens: true,
+            hearing: Hearing::new(),
             listening: None,
         })
     }
 
     /// Hears of the others' ends from now on, or does not. At first it does.
     pub(crate) fn listen(&mut self, wanted: bool) {
-        if self.listens != wanted && self.listening.is_none() {
-            self.listens = wanted;
+        self.hearing.handle_wish(wanted);
+        self.hear(Instant::now());
+    }
+
+    /// Asks for what is to be heard. While there is no subscription, whatever is asked for fails.
+    fn hear(&mut self, now: Instant) {
+        if matches!(self.state, State::Attached)
+            && let Some(wanted) = self.hearing.poll(now)
+        {
             self.listening = Some(Box::pin(self.subscriber.listen(wanted)));
         }
     }
@@ -152,10 +160,12 @@ impl Link {
     /// Nothing is lost if the future is dropped.
     pub(crate) async fn next(&mut self) -> LinkEvent {
         loop {
-            let wake = match &self.state {
-                State::Waiting(until) => self.next_ping.min(*until),
-                State::Attached | State::Attaching(_) => self.next_ping,
+            let due = match &self.state {
+                State::Waiting(until) => Some(*until),
+                State::Attached => self.hearing.poll_timeout(),
+                State::Attaching(_) => None,
             };
+            let wake = due.map_or(self.next_ping, |due| due.min(self.next_ping));
             tokio::select! {
                 biased;
                 signal = self.subscriber.next() => if let Some(event) = self.handle_signal(signal) {
@@ -172,10 +182,8 @@ impl Link {
                 }
                 answer = or_never(&mut self.listening) => {
                     self.listening = None;
-                    if let Err(error) = answer {
-                        // What is heard without need does no harm, and what is not heard is told by heartbeats.
-                        tracing::warn!(%error, listens = self.listens, "listening to the others' ends was not changed");
-                    }
+                    self.hearing.handle_answer(Instant::now(), answer);
+                    self.hear(Instant::now());
                 }
                 () = sleep_until(wake.into()) => self.handle_time(Instant::now()),
             }
@@ -218,6 +226,7 @@ impl Link {
             Ok(attach) => {
                 self.state = State::Attached;
                 self.backoff.reset();
+                self.hear(Instant::now());
                 if attach.run_id != self.run_id {
                     tracing::info!(run_id = %attach.run_id, "the server is another run of itself, or another one");
                     self.run_id = attach.run_id;
@@ -240,6 +249,7 @@ impl Link {
         {
             self.attach();
         }
+        self.hear(now);
         if self.next_ping <= now {
             self.next_ping = now + self.interval;
             if self.ping.is_none() {
