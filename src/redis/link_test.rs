@@ -1,5 +1,7 @@
 //! The connections against real servers: what they refuse, what they hear, and that they end.
 
+mod gone;
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -751,23 +753,6 @@ fn a_connection_whose_runtime_has_ended_is_closed() {
     assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     assert!(error.to_string().contains("nothing was sent"), "{error}");
     drop(second);
-}
-
-/// Promise: what was on its way then may have been done, and that is said. It is no answer of the server's.
-#[test]
-fn what_was_asked_for_when_the_runtime_of_the_connection_ended_may_have_been_done() {
-    let server = RedisServer::start();
-    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let (first, second) = (runtime().expect("a runtime"), runtime().expect("a runtime"));
-    let connection = first.block_on(connect(&server.url()));
-    server.command(&["CLIENT", "PAUSE", "60000", "WRITE"]); // scripts are among it
-    let asked = second.spawn(async move { store_error(&connection).await });
-    let is_waiting = || clients(&server).iter().any(|line| line.contains("cmd=eval"));
-    second.block_on(until("the server has it", is_waiting));
-    first.shutdown_timeout(PATIENCE);
-    let error = second.block_on(asked).expect("an answer");
-    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
-    assert!(error.to_string().contains("may have been done"), "{error}");
 }
 
 /// Promise: the form of the URL, or the address, is told of where another one is meant.

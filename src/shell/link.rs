@@ -177,7 +177,7 @@ impl Link {
                 answer = or_never(&mut self.ping) => {
                     self.ping = None;
                     if let Err(error) = answer {
-                        self.handle_down(&error);
+                        self.handle_down(error);
                     }
                 }
                 answer = or_never(&mut self.listening) => {
@@ -217,8 +217,10 @@ impl Link {
         }
     }
 
-    fn handle_down(&mut self, error: &Error) {
-        warn_first!(self.outage.begins(error), %error, "the subscription is down; it is being brought back");
+    fn handle_down(&mut self, error: Error) {
+        // Commands go to the same server, and more is told of their connection.
+        let error = self.cluster.store.explain(error);
+        warn_first!(self.outage.begins(&error), %error, "the subscription is down; it is being brought back");
     }
 
     fn handle_attach(&mut self, attach: Result<Attach>) -> Option<LinkEvent> {
@@ -237,7 +239,7 @@ impl Link {
             }
             Err(error) => {
                 self.state = State::Waiting(Instant::now() + self.backoff.next_delay());
-                self.handle_down(&error);
+                self.handle_down(error);
                 None
             }
         }
