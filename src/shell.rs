@@ -4,5 +4,7 @@
 pub(crate) mod backoff;
 mod hearing;
 pub(crate) mod link;
+#[cfg(test)]
+mod link_test;
 pub(crate) mod retry;
 pub(crate) mod takeover;
