@@ -189,6 +189,13 @@ impl Cluster {
     }
 }
 
+#[cfg(test)]
+impl Cluster {
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+}
+
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster").field("settings", &self.shared.settings).finish_non_exhaustive()

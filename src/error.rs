@@ -49,6 +49,10 @@ pub enum ErrorKind {
     NameTaken,
     /// A handler held a job for longer than the release timeout; the job was released without it.
     ReleaseTimeout,
+    /// A worker's stream was polled too slowly for its errors: those beyond the 64 that wait were left out, and the text says how
+    /// many. Poll it without waiting for anything else in between. Nothing else is missing: every job's events are
+    /// there, and each [`ReleaseTimeout`](Self::ReleaseTimeout).
+    Lagged,
     /// A handler of [`serve`](crate::Cluster::serve) failed, panicked, or did not end by its deadline; the text says which, why, and
     /// what happens next. The other jobs go on.
     Handler,

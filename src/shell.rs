@@ -2,5 +2,9 @@
 //! of dead workers' jobs.
 
 pub(crate) mod backoff;
+mod hearing;
 pub(crate) mod link;
+#[cfg(test)]
+mod link_test;
+pub(crate) mod retry;
 pub(crate) mod takeover;

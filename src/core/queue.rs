@@ -7,19 +7,19 @@
 //! Add, Replace -- update --> the same, and the Add has the new payload or epoch
 //! ```
 
+mod problems;
 #[cfg(test)]
 mod walk;
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::{Error, ErrorKind};
+use self::problems::Problems;
+use crate::error::Error;
 use crate::id::{Epoch, JobId, Revision};
 use crate::message::{CloseReason, DeleteReason};
-
-/// How many problems wait at most; what comes on top is counted.
-const MOST_PROBLEMS: usize = 64;
 
 /// What the consumer gets next.
 #[derive(Debug)]
@@ -65,8 +65,7 @@ pub(crate) struct Queue {
     /// Jobs by when they first had a change, each with its change's number; one whose number is another's is stale.
     order: VecDeque<(JobId, u64)>,
     next_number: u64,
-    problems: VecDeque<Error>,
-    problems_left_out: u64,
+    problems: Problems,
     /// A problem was the last to be popped: then it is a change's turn, or a flood of them would hold up all else.
     problem_popped: bool,
     close: Close,
@@ -138,11 +137,12 @@ impl Queue {
     }
 
     pub(crate) fn problem(&mut self, error: Error) {
-        if self.problems.len() < MOST_PROBLEMS {
-            self.problems.push_back(error);
-        } else {
-            self.problems_left_out += 1;
-        }
+        self.problems.push(error);
+    }
+
+    /// A handle was out for longer than this after its job's `Delete`.
+    pub(crate) fn release_timed_out(&mut self, job: &JobId, timeout: Duration) {
+        self.problems.push_overdue(job.clone(), timeout);
     }
 
     /// Nothing but what waits already comes before the end.
@@ -159,9 +159,7 @@ impl Queue {
     /// Whether `pop` has something.
     pub(crate) fn is_ready(&self) -> bool {
         match self.close {
-            Close::Open => {
-                !self.changes.is_empty() || !self.problems.is_empty() || self.problems_left_out > 0
-            }
+            Close::Open => !self.changes.is_empty() || !self.problems.is_empty(),
             Close::Pending(_) => true,
             Close::Polled => false,
         }
@@ -177,7 +175,7 @@ impl Queue {
             return None;
         }
         let change_first = std::mem::take(&mut self.problem_popped) && !self.changes.is_empty();
-        if !change_first && let Some(problem) = self.pop_problem() {
+        if !change_first && let Some(problem) = self.problems.pop() {
             self.problem_popped = true;
             return Some(Delivery::Problem(problem));
         }
@@ -193,18 +191,6 @@ impl Queue {
             return Some(Delivery::Close(reason));
         }
         None
-    }
-
-    fn pop_problem(&mut self) -> Option<Error> {
-        let problem = self.problems.pop_front();
-        if problem.is_none() && self.problems_left_out > 0 {
-            let count = std::mem::take(&mut self.problems_left_out);
-            let text = format!(
-                "{count} more errors were not kept: poll the stream more often; the log has them all"
-            );
-            return Some(Error::new(ErrorKind::Server, text));
-        }
-        problem
     }
 
     fn deliver(&mut self, job: JobId, number: u64, change: Change) -> Delivery {
@@ -240,7 +226,9 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use super::problems::MOST;
     use super::*;
+    use crate::error::ErrorKind;
 
     fn id(job: &str) -> JobId {
         JobId::new(job).expect("a plain id")
@@ -260,7 +248,7 @@ mod tests {
             Delivery::Add { job, grant, epoch, .. } => format!("+{job} {grant} {epoch}"),
             Delivery::Update { job, grant, epoch, .. } => format!("~{job} {grant} {epoch}"),
             Delivery::Delete { job, grant, epoch, .. } => format!("-{job} {grant} {epoch}"),
-            Delivery::Problem(error) => error.to_string(),
+            Delivery::Problem(error) => format!("{:?} {error}", error.kind()),
             Delivery::Close(reason) => format!("{reason:?}"),
         };
         std::iter::from_fn(|| queue.pop()).map(text).collect()
@@ -386,13 +374,45 @@ mod tests {
     fn problems_are_kept_up_to_a_bound_and_the_rest_is_counted() {
         let mut queue = Queue::default();
         queue.add(&id("a"), handover(1, 1));
-        for _ in 0..MOST_PROBLEMS + 5 {
+        for _ in 0..MOST + 5 {
             queue.problem(Error::new(ErrorKind::Server, "no"));
         }
         let all = drain(&mut queue);
-        assert_eq!(all.len(), MOST_PROBLEMS + 2);
-        assert!(all[MOST_PROBLEMS + 1].starts_with("5 more"), "{all:?}");
+        assert_eq!(all.len(), MOST + 2);
+        assert!(all[MOST + 1].starts_with("Lagged 5 more"), "{all:?}");
         assert_eq!(all[1], "+a 1 1", "a flood of problems does not hold up the changes");
+    }
+
+    // Guards: honest failure, bounded memory. Nothing else tells of an overlap, so none of these is left out; and they wait for
+    // the consumer no longer than the jobs do that it had when it began to lag.
+    #[test]
+    fn release_timeouts_are_told_one_and_all_and_are_as_many_as_the_jobs_that_were_held() {
+        let mut queue = Queue::default();
+        let (held, timeout) = (10 * MOST, Duration::from_secs(30));
+        for n in 0..held {
+            queue.release_timed_out(&id(&format!("held{n}")), timeout);
+        }
+        // From here on it polls, slower than jobs come, and holds each one for too long. Other errors come in floods.
+        let (mut told, mut added) = (0, 0);
+        for n in 0..10_000 {
+            queue.add(&id(&format!("new{n}")), handover(1, 1));
+            queue.problem(Error::new(ErrorKind::Protocol, "no"));
+            match queue.pop() {
+                Some(Delivery::Add { job, .. }) => {
+                    queue.release_timed_out(&job, timeout);
+                    added += 1;
+                }
+                Some(Delivery::Problem(error)) if error.kind() == ErrorKind::ReleaseTimeout => told += 1,
+                other => panic!("not expected: {other:?}"),
+            }
+            assert!(held + added - told <= held + 1, "{n}: {added} came, {told} were told");
+        }
+        let rest = drain(&mut queue);
+        assert_eq!(
+            rest.iter().filter(|text| text.starts_with("ReleaseTimeout")).count(),
+            held + added - told
+        );
+        assert!(rest.iter().any(|text| text.starts_with(&format!("Lagged {} more", 10_000 - MOST))));
     }
 
     // Guards: honest failure. A consumer that waits is woken for the count, too.
@@ -400,10 +420,10 @@ mod tests {
     fn whatever_pop_has_makes_the_queue_ready() {
         let mut queue = Queue::default();
         assert!(!queue.is_ready());
-        for _ in 0..=MOST_PROBLEMS {
+        for _ in 0..=MOST {
             queue.problem(Error::new(ErrorKind::Server, "no"));
         }
-        for _ in 0..=MOST_PROBLEMS {
+        for _ in 0..=MOST {
             assert!(queue.is_ready());
             assert!(queue.pop().is_some());
         }

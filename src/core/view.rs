@@ -33,7 +33,7 @@ use bytes::Bytes;
 use self::slot::{Slot, Stage, Successor, Then};
 use self::snapshot::{Coverage, Next, Sync, WaitingRoom};
 use super::queue::{Delivery, Ending, Handover, Queue};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::id::{Epoch, JobId, Revision};
 use crate::message::{Body, CloseReason, Cursor, DeleteReason, Frame, Page};
 
@@ -245,12 +245,7 @@ impl View {
         {
             let deleting = self.slots.get(&job).filter(|slot| matches!(slot.stage, Stage::Deleting(_)));
             if deleting.is_some_and(|slot| slot.grant == grant) {
-                let text = format!(
-                    "the job is released although a handle is still out {:?} after its Delete: its handler may overlap the \
-                     next owner. Make it stop sooner, or raise release_timeout",
-                    self.release_timeout
-                );
-                self.queue.problem(Error::new(ErrorKind::ReleaseTimeout, text).with_job(job.clone()));
+                self.queue.release_timed_out(&job, self.release_timeout);
                 self.let_go(now, &job);
             }
         }

@@ -14,6 +14,7 @@ use crate::cluster::Shared;
 use crate::error::Result;
 use crate::redis::store::Survey;
 use crate::shell::link::{Link, LinkEvent};
+use crate::shell::retry::{Outage, warn_first};
 use crate::shell::takeover::Takeover;
 
 /// Runs until `stop`.
@@ -25,6 +26,7 @@ pub(super) async fn run(
 ) {
     let mut takeover = Takeover::new(cluster.store.clone(), &cluster.settings, None);
     let mut survey = Some(look(&cluster));
+    let mut surveys = Outage::default();
     let mut next_survey = Instant::now() + cluster.settings.heartbeat();
     loop {
         tokio::select! {
@@ -33,7 +35,7 @@ pub(super) async fn run(
             never = takeover.run() => match never {},
             answer = answered(&mut survey) => {
                 survey = None;
-                handle_survey(answer, &mut takeover);
+                handle_survey(answer, &mut surveys, &mut takeover);
             }
             () = sleep_until(next_survey.into()) => {
                 next_survey = Instant::now() + cluster.settings.heartbeat();
@@ -58,16 +60,19 @@ async fn answered(survey: &mut Option<Look>) -> Result<Survey> {
     }
 }
 
-fn handle_survey(answer: Result<Survey>, takeover: &mut Takeover) {
+fn handle_survey(answer: Result<Survey>, surveys: &mut Outage, takeover: &mut Takeover) {
     match answer {
         Ok(survey) => {
+            if surveys.ends() {
+                tracing::info!("the cluster can be looked at again");
+            }
             takeover.handle_contact(Instant::now());
             takeover.handle_due(Instant::now(), survey.due);
             takeover.handle_waiting(survey.waiting);
             takeover.handle_turn();
         }
         Err(error) => {
-            tracing::warn!(%error, "the cluster could not be looked at; tried again");
+            warn_first!(surveys.begins(&error), %error, "the cluster could not be looked at; tried again");
             takeover.handle_lost();
         }
     }
@@ -80,9 +85,6 @@ fn handle_link(event: LinkEvent, takeover: &mut Takeover, waiters: &Waiters) {
         LinkEvent::LockEnded(worker) => takeover.handle_lock_ended(now, worker),
         LinkEvent::Released(released) => waiters.handle_released(released),
         LinkEvent::Attached(_) | LinkEvent::Lagged => waiters.handle_gap(),
-        LinkEvent::Trouble(error) => {
-            tracing::warn!(%error, "the subscription is down; it is being brought back");
-        }
         LinkEvent::Inbox(_) | LinkEvent::Changes(_) => {}
     }
 }

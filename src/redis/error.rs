@@ -73,6 +73,11 @@ fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
             ErrorKind::Closed,
             "the connection has ended with the runtime that it was made in, and nothing was sent; connect again",
         ),
+        FredKind::Unknown if error.details() == CUT_OFF => (
+            ErrorKind::Closed,
+            "the connection has ended with the runtime that it was made in; it may have been done, and will not be done later. \
+             Connect again",
+        ),
         // In a cluster: its node moved it on, or was lost with it. fred has its new map by now, and says the same of
         // both.
         FredKind::Unknown if error.details().starts_with("Too many failed write attempts") => (
@@ -106,6 +111,9 @@ fn by_kind(error: &FredError) -> (ErrorKind, &'static str) {
 
 /// What fred says where the task that had the connection is gone.
 const NOBODY: [&str; 2] = ["Failed to send command to router.", "Client is not initialized."];
+
+/// What it says of a command that was on its way when that task ended.
+const CUT_OFF: &str = "channel closed";
 
 /// What the server or fred said, as text: fred's own error type stays inside.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! The connections against real servers: what they refuse, what they hear, and that they end.
 
+mod gone;
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;

@@ -1,6 +1,8 @@
-//! Why no answer comes: a user that is no longer let in is told so only when a connection is made again, which is fred's to
-//! do, and commands wait for that in vain.
+//! Why no answer comes: that nobody listens there, or that a user is no longer let in, is told only when a connection is made
+//! again, which is fred's to do, and commands wait for that in vain.
 
+use std::error::Error as StdError;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use fred::clients::Client;
@@ -11,7 +13,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
 use super::connect::Commands;
-use super::error::{code, translate};
+use super::error::{Fault, code, translate};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Listens to what befalls the connections of the clients for commands.
@@ -20,8 +22,8 @@ pub(super) struct Login(Mutex<Vec<Ear>>);
 struct Ear {
     client: Client,
     errors: Receiver<(FredError, Option<Server>)>,
-    /// The last refusal, if it is the last thing that befell it.
-    refused: Option<FredError>,
+    /// The last thing that befell it, if it is without a connection since.
+    trouble: Option<FredError>,
     closed: bool,
 }
 
@@ -31,7 +33,7 @@ impl Login {
             Commands::Client(client) => vec![client.clone()],
             Commands::Pool(pool) => pool.clients().to_vec(),
         };
-        let ear = |client: Client| Ear { errors: client.error_rx(), client, refused: None, closed: false };
+        let ear = |client: Client| Ear { errors: client.error_rx(), client, trouble: None, closed: false };
         Self(Mutex::new(clients.into_iter().map(ear).collect()))
     }
 
@@ -61,9 +63,10 @@ impl Login {
             return error;
         }
         let mut ears = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match ears.iter_mut().find_map(Ear::refused) {
-            Some(refusal) => translate(what, refusal),
-            None => error,
+        match ears.iter_mut().find_map(Ear::trouble) {
+            Some(refusal) if is_refusal(refusal) => translate(what, refusal),
+            Some(trouble) if error.source().is_none() => error.with_source(Down::by(trouble)),
+            _ => error,
         }
     }
 }
@@ -71,19 +74,15 @@ impl Login {
 impl Ear {
     /// `quit` closes what listens to a client, and nothing else does.
     fn is_quit(&mut self) -> bool {
-        self.refused();
+        self.trouble();
         self.closed
     }
 
-    /// Why the client is without a connection, if it is because it is not let in.
-    fn refused(&mut self) -> Option<&FredError> {
+    /// Why the client is without a connection, if it is.
+    fn trouble(&mut self) -> Option<&FredError> {
         loop {
             match self.errors.try_recv() {
-                Ok((error, _)) => {
-                    let auth =
-                        *error.kind() == FredKind::Auth || ["NOAUTH", "WRONGPASS"].contains(&code(&error));
-                    self.refused = auth.then_some(error);
-                }
+                Ok((error, _)) => self.trouble = Some(error),
                 Err(TryRecvError::Lagged(_)) => {}
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Closed) => {
@@ -93,12 +92,38 @@ impl Ear {
             }
         }
         if self.client.is_connected() {
-            self.refused = None;
+            self.trouble = None;
             if self.closed {
                 // It was started again.
                 (self.errors, self.closed) = (self.client.error_rx(), false);
             }
         }
-        self.refused.as_ref()
+        self.trouble.as_ref()
     }
 }
+
+fn is_refusal(error: &FredError) -> bool {
+    *error.kind() == FredKind::Auth || ["NOAUTH", "WRONGPASS"].contains(&code(error))
+}
+
+/// There is no connection, and this is how the last one ended, or was not made.
+#[derive(Debug)]
+struct Down(Option<Fault>);
+
+impl Down {
+    fn by(trouble: &FredError) -> Self {
+        // Of one that was closed without a word, fred has none either.
+        Self((*trouble.kind() != FredKind::Canceled).then(|| Fault::of(trouble)))
+    }
+}
+
+impl fmt::Display for Down {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(fault) => write!(f, "the connection is down ({fault})"),
+            None => f.write_str("the connection is down"),
+        }
+    }
+}
+
+impl StdError for Down {}

@@ -20,6 +20,8 @@ use futures::future::BoxFuture;
 use tokio::time::sleep_until;
 
 use super::backoff::Backoff;
+use super::hearing::Hearing;
+use super::retry::{Outage, warn_first};
 use crate::cluster::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::WorkerId;
@@ -43,8 +45,6 @@ pub(crate) enum LinkEvent {
     Attached(Option<Opened>),
     /// Messages were dropped because they were not read fast enough.
     Lagged,
-    /// The subscription is down; it is being brought back.
-    Trouble(Error),
 }
 
 /// So many heartbeats of a worker are between two pings of its subscription.
@@ -70,10 +70,11 @@ pub(crate) struct Link {
     state: State,
     run_id: String,
     backoff: Backoff,
+    outage: Outage,
     interval: Duration,
     next_ping: Instant,
     ping: Option<BoxFuture<'static, Result<()>>>,
-    listens: bool,
+    hearing: Hearing,
     listening: Option<BoxFuture<'static, Result<()>>>,
 }
 
@@ -95,18 +96,26 @@ impl Link {
             state: State::Attached,
             run_id,
             backoff: Backoff::new(),
+            outage: Outage::default(),
             interval,
             next_ping: Instant::now() + interval,
             ping: None,
-            listens: true,
+            hearing: Hearing::new(),
             listening: None,
         })
     }
 
     /// Hears of the others' ends from now on, or does not. At first it does.
     pub(crate) fn listen(&mut self, wanted: bool) {
-        if self.listens != wanted && self.listening.is_none() {
-            self.listens = wanted;
+        self.hearing.handle_wish(wanted);
+        self.hear(Instant::now());
+    }
+
+    /// Asks for what is to be heard. While there is no subscription, whatever is asked for fails.
+    fn hear(&mut self, now: Instant) {
+        if matches!(self.state, State::Attached)
+            && let Some(wanted) = self.hearing.poll(now)
+        {
             self.listening = Some(Box::pin(self.subscriber.listen(wanted)));
         }
     }
@@ -151,28 +160,30 @@ impl Link {
     /// Nothing is lost if the future is dropped.
     pub(crate) async fn next(&mut self) -> LinkEvent {
         loop {
-            let wake = match &self.state {
-                State::Waiting(until) => self.next_ping.min(*until),
-                State::Attached | State::Attaching(_) => self.next_ping,
+            let due = match &self.state {
+                State::Waiting(until) => Some(*until),
+                State::Attached => self.hearing.poll_timeout(),
+                State::Attaching(_) => None,
             };
+            let wake = due.map_or(self.next_ping, |due| due.min(self.next_ping));
             tokio::select! {
                 biased;
                 signal = self.subscriber.next() => if let Some(event) = self.handle_signal(signal) {
                     return event;
                 },
-                attach = attaching(&mut self.state) => return self.handle_attach(attach),
+                attach = attaching(&mut self.state) => if let Some(event) = self.handle_attach(attach) {
+                    return event;
+                },
                 answer = or_never(&mut self.ping) => {
                     self.ping = None;
                     if let Err(error) = answer {
-                        return LinkEvent::Trouble(error);
+                        self.handle_down(error);
                     }
                 }
                 answer = or_never(&mut self.listening) => {
                     self.listening = None;
-                    if let Err(error) = answer {
-                        // What is heard without need does no harm, and what is not heard is told by heartbeats.
-                        tracing::warn!(%error, listens = self.listens, "listening to the others' ends was not changed");
-                    }
+                    self.hearing.handle_answer(Instant::now(), answer);
+                    self.hear(Instant::now());
                 }
                 () = sleep_until(wake.into()) => self.handle_time(Instant::now()),
             }
@@ -206,20 +217,30 @@ impl Link {
         }
     }
 
-    fn handle_attach(&mut self, attach: Result<Attach>) -> LinkEvent {
+    fn handle_down(&mut self, error: Error) {
+        // Commands go to the same server, and more is told of their connection.
+        let error = self.cluster.store.explain(error);
+        warn_first!(self.outage.begins(&error), %error, "the subscription is down; it is being brought back");
+    }
+
+    fn handle_attach(&mut self, attach: Result<Attach>) -> Option<LinkEvent> {
         match attach {
             Ok(attach) => {
                 self.state = State::Attached;
                 self.backoff.reset();
+                self.hear(Instant::now());
                 if attach.run_id != self.run_id {
                     tracing::info!(run_id = %attach.run_id, "the server is another run of itself, or another one");
                     self.run_id = attach.run_id;
                 }
-                LinkEvent::Attached(attach.opened)
+                self.outage.ends();
+                tracing::info!("subscribed again; what may have been missed is asked for");
+                Some(LinkEvent::Attached(attach.opened))
             }
             Err(error) => {
                 self.state = State::Waiting(Instant::now() + self.backoff.next_delay());
-                LinkEvent::Trouble(error)
+                self.handle_down(error);
+                None
             }
         }
     }
@@ -230,6 +251,7 @@ impl Link {
         {
             self.attach();
         }
+        self.hear(now);
         if self.next_ping <= now {
             self.next_ping = now + self.interval;
             if self.ping.is_none() {

@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::time::{sleep, sleep_until};
 
+use super::retry::{Outage, warn_first};
 use crate::cluster::{Rebalance, Settings};
 use crate::core::standby::Standby;
 use crate::error::Result;
@@ -52,6 +53,9 @@ pub(crate) struct Takeover {
     reaping: usize,
     placing: bool,
     rebalancing: bool,
+    reaps: Outage,
+    places: Outage,
+    rebalances: Outage,
 }
 
 /// Whether the end of a lock may be believed.
@@ -85,6 +89,9 @@ impl Takeover {
             reaping: 0,
             placing: false,
             rebalancing: false,
+            reaps: Outage::default(),
+            places: Outage::default(),
+            rebalances: Outage::default(),
         }
     }
 
@@ -251,6 +258,7 @@ impl Takeover {
         }
         match done {
             Done::Reaped { worker, moved, result: Ok((reap, due)) } => {
+                self.reaps.ends();
                 self.handle_contact(now);
                 self.handle_due(now, due);
                 match reap {
@@ -272,7 +280,7 @@ impl Takeover {
                 }
             }
             Done::Reaped { worker, moved, result: Err(error) } => {
-                tracing::warn!(dead = %worker, moved, %error, "a reap was not finished; it is tried again");
+                warn_first!(self.reaps.begins(&error), dead = %worker, moved, %error, "a reap was not finished; it is tried again");
                 if moved == 0 {
                     self.handle_lost();
                 }
@@ -280,18 +288,30 @@ impl Takeover {
             Done::Rebalanced { marked, result } => {
                 self.rebalancing = false;
                 match result {
-                    Ok(()) if marked == 0 => {}
-                    Ok(()) => tracing::info!(marked, "jobs are to move to less loaded workers"),
+                    Ok(()) => {
+                        if self.rebalances.ends() {
+                            tracing::info!("rebalancing is asked for again");
+                        }
+                        if marked > 0 {
+                            tracing::info!(marked, "jobs are to move to less loaded workers");
+                        }
+                    }
                     Err(error) => {
-                        tracing::warn!(marked, %error, "rebalancing was not asked for; it is later");
+                        let first = self.rebalances.begins(&error);
+                        warn_first!(first, marked, %error, "rebalancing was not asked for; it is later");
                     }
                 }
             }
             Done::Placed { placed, result } => {
                 self.placing = false;
                 match result {
-                    Ok(()) => tracing::debug!(placed, "waiting jobs were given out"),
-                    Err(error) => tracing::warn!(placed, %error, "waiting jobs could not be given out yet"),
+                    Ok(()) => {
+                        self.places.ends();
+                        tracing::debug!(placed, "waiting jobs were given out");
+                    }
+                    Err(error) => {
+                        warn_first!(self.places.begins(&error), placed, %error, "waiting jobs could not be given out yet");
+                    }
                 }
             }
         }

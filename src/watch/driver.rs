@@ -16,8 +16,8 @@ use crate::core::feed::Ask;
 use crate::error::Result;
 use crate::id::Revision;
 use crate::message::History;
-use crate::shell::backoff::Backoff;
 use crate::shell::link::{Link, LinkEvent};
+use crate::shell::retry::{Outage, Retry, warn_first};
 
 /// How long changes are told and kept after the last heartbeat of a watcher: time to restart one.
 pub(super) const KEEP: Duration = Duration::from_secs(600);
@@ -52,14 +52,13 @@ pub(super) async fn run(
     let (mut asked, mut beat): (Work, Work) = (None, None);
     let mut next_beat = Instant::now() + interval;
     let mut audit: Option<(Option<Revision>, Revision, Instant)> = None;
-    let mut retry: Option<Instant> = None;
-    let mut backoff = Backoff::new();
+    let (mut asks, mut beats) = (Retry::new(), Outage::default());
     loop {
         // Only the newest request counts: an older one is dropped with its future.
         if let Some(ask) = desk.act(|feed| feed.poll_command()) {
             asked = Some(send(&cluster, ask, length));
         }
-        let wake = [Some(next_beat), audit.map(|(.., at)| at), retry]
+        let wake = [Some(next_beat), audit.map(|(.., at)| at), asks.next()]
             .into_iter()
             .flatten()
             .min()
@@ -72,19 +71,19 @@ pub(super) async fn run(
                 asked = None;
                 match answer {
                     Answer::History { request, result: Ok(history) } => {
-                        backoff.reset();
+                        asks.succeeded();
                         desk.act(|feed| feed.handle_history(request, history));
                     }
                     Answer::Page { request, result: Ok(page) } => {
-                        backoff.reset();
+                        asks.succeeded();
                         let Page { read_at, picture } = page;
                         desk.act(|feed| feed.handle_page(request, read_at, picture));
                     }
                     Answer::History { request, result: Err(error) }
                     | Answer::Page { request, result: Err(error) } => {
-                        tracing::warn!(%error, "what was missed could not be asked for; it is tried again");
+                        let first = asks.failed(Instant::now(), &error);
+                        warn_first!(first, %error, "what was missed could not be asked for; it is tried again");
                         desk.act(|feed| feed.handle_failed(request));
-                        retry = Some(Instant::now() + backoff.next_delay());
                     }
                     Answer::Beat(..) => {}
                 }
@@ -92,8 +91,15 @@ pub(super) async fn run(
             answer = or_never(&mut beat) => {
                 beat = None;
                 match answer {
-                    Answer::Beat(known, Ok(last)) => audit = Some((known, last, Instant::now() + AUDIT_GRACE)),
-                    Answer::Beat(_, Err(error)) => tracing::warn!(%error, "a watcher's heartbeat was not answered"),
+                    Answer::Beat(known, Ok(last)) => {
+                        if beats.ends() {
+                            tracing::info!("a watcher's heartbeats are answered again");
+                        }
+                        audit = Some((known, last, Instant::now() + AUDIT_GRACE));
+                    }
+                    Answer::Beat(_, Err(error)) => {
+                        warn_first!(beats.begins(&error), %error, "a watcher's heartbeat was not answered; more are sent");
+                    }
                     Answer::History { .. } | Answer::Page { .. } => {}
                 }
             }
@@ -109,7 +115,7 @@ pub(super) async fn run(
                 if let Some((known, last, _)) = audit.take_if(|(.., at)| *at <= now) {
                     desk.act(|feed| feed.handle_audit(known, last));
                 }
-                if retry.take_if(|at| *at <= now).is_some() {
+                if asks.take_due(now) {
                     desk.act(|feed| feed.retry());
                 }
             }
@@ -156,9 +162,6 @@ fn handle_link(event: LinkEvent, desk: &Desk) {
         LinkEvent::Attached(Some(_)) => {
             tracing::info!("the server is another run of itself, or another one: what there is is told anew");
             desk.act(|feed| feed.handle_break());
-        }
-        LinkEvent::Trouble(error) => {
-            tracing::warn!(%error, "the subscription is down; it is being brought back");
         }
         LinkEvent::Inbox(_) | LinkEvent::Control(_) | LinkEvent::Released(_) | LinkEvent::LockEnded(_) => {}
     }

@@ -25,8 +25,8 @@ use crate::id::{JobId, Revision};
 use crate::job::Dropped;
 use crate::message::{Body, CloseReason, DeleteReason, Order, Page, Terms};
 use crate::redis::store::{BATCH_MOVES, Beat, Ended, Joined, Lock, Member};
-use crate::shell::backoff::Backoff;
 use crate::shell::link::{Link, LinkEvent};
+use crate::shell::retry::{Outage, Retry, warn_first};
 use crate::shell::takeover::Takeover;
 use crate::wire::frame;
 
@@ -56,10 +56,7 @@ pub(super) struct Driver {
     leaves: Retry,
     release_queue: Vec<(JobId, Revision)>,
     releasing: bool,
-    /// The last heartbeat was not accepted: said once, until one is.
-    beat_failing: bool,
-    /// The subscription is down: said once, until it is back.
-    link_failing: bool,
+    beats: Outage,
 }
 
 /// How far the worker is on its way out.
@@ -72,40 +69,6 @@ enum Phase {
     },
     /// Holds nothing, and is saying so.
     Leaving,
-}
-
-/// Warns of what begins to fail. As long as it does, it is tried again and again, and that is for who debugs.
-macro_rules! warn_first {
-    ($first:expr, $($said:tt)+) => {
-        if $first { tracing::warn!($($said)+) } else { tracing::debug!($($said)+) }
-    };
-}
-
-/// Paces what is tried again.
-struct Retry {
-    backoff: Backoff,
-    not_before: Option<Instant>,
-    failing: bool,
-}
-
-impl Retry {
-    fn new() -> Self {
-        Self { backoff: Backoff::new(), not_before: None, failing: false }
-    }
-
-    /// Whether it did not fail before.
-    fn failed(&mut self, now: Instant) -> bool {
-        self.not_before = Some(now + self.backoff.next_delay());
-        !std::mem::replace(&mut self.failing, true)
-    }
-
-    fn succeeded(&mut self) {
-        *self = Self::new();
-    }
-
-    fn may_go(&self, now: Instant) -> bool {
-        self.not_before.is_none_or(|at| at <= now)
-    }
 }
 
 enum Done {
@@ -150,8 +113,7 @@ impl Driver {
             leaves: Retry::new(),
             release_queue: Vec::new(),
             releasing: false,
-            beat_failing: false,
-            link_failing: false,
+            beats: Outage::default(),
         }
     }
 
@@ -176,7 +138,7 @@ impl Driver {
     fn step(&mut self, now: Instant) -> Option<Instant> {
         self.follow_wish(now);
         // Who leaves, holds nothing and gets no answer has nothing to wait for.
-        let cut_off = self.beat_failing && self.fence == Fence::Lenient;
+        let cut_off = self.beats.lasts() && self.fence == Fence::Lenient;
         self.desk.act(|state| {
             state.view.handle_timeout(now);
             if cut_off && state.wish >= Wish::Terminate && state.view.has_let_go() {
@@ -196,8 +158,7 @@ impl Driver {
                 }
             }
         };
-        if self.syncs.not_before.is_some_and(|at| at <= now) {
-            self.syncs.not_before = None;
+        if self.syncs.take_due(now) {
             self.desk.act(|state| state.view.handle_gap());
         }
         self.carry_out_commands();
@@ -207,7 +168,7 @@ impl Driver {
         if closed {
             return None;
         }
-        let retries = [&self.releases, &self.syncs, &self.leaves].map(|retry| retry.not_before);
+        let retries = [&self.releases, &self.syncs, &self.leaves].map(Retry::next);
         for at in retries.into_iter().chain([timeout]).flatten().filter(|at| *at > now) {
             wake = wake.min(at);
         }
@@ -340,17 +301,11 @@ impl Driver {
                     if opened.is_some_and(|opened| opened.incarnation != self.member.incarnation) {
                         self.end(Ended::Reset);
                     }
-                    self.link_failing = false;
-                    tracing::info!("subscribed again; what may have been missed is asked for");
                     self.desk.act(|state| state.view.handle_gap());
                 }
                 LinkEvent::Lagged => {
                     tracing::warn!("messages came faster than they were read: what was missed is asked for");
                     self.desk.act(|state| state.view.handle_gap());
-                }
-                LinkEvent::Trouble(error) => {
-                    let first = !std::mem::replace(&mut self.link_failing, true);
-                    warn_first!(first, %error, "the subscription is down; it is being brought back");
                 }
             }
             left -= 1;
@@ -404,7 +359,7 @@ impl Driver {
                 }
                 Ok(Err(ended)) => self.end(ended),
                 Err(error) => {
-                    let first = self.syncs.failed(now);
+                    let first = self.syncs.failed(now, &error);
                     warn_first!(first, %error, "a sync failed; it is tried again");
                     self.desk.act(|state| state.view.handle_sync_failed(request));
                 }
@@ -413,7 +368,9 @@ impl Driver {
                 self.releasing = false;
                 match result {
                     Ok(answers) => {
-                        self.releases.succeeded();
+                        if self.releases.succeeded() {
+                            tracing::info!("releases are answered again");
+                        }
                         self.desk.act(|state| {
                             for ((job, grant), mine) in jobs.iter().zip(answers) {
                                 state.view.handle_released(job, *grant, mine);
@@ -421,7 +378,7 @@ impl Driver {
                         });
                     }
                     Err(error) => {
-                        let (first, count) = (self.releases.failed(now), jobs.len());
+                        let (first, count) = (self.releases.failed(now, &error), jobs.len());
                         warn_first!(first, jobs = count, %error, "a release was not answered; it is sent again");
                         self.desk.act(|state| {
                             for (job, grant) in &jobs {
@@ -436,7 +393,7 @@ impl Driver {
                 self.desk.close(self.leaving.unwrap_or(CloseReason::Terminated));
             }
             Done::Left { result: Err(error) } => {
-                let first = self.leaves.failed(now);
+                let first = self.leaves.failed(now, &error);
                 warn_first!(first, %error, "could not say that the worker leaves; tried again until the lock ends");
                 self.phase = Phase::Draining { marked: true };
             }
@@ -452,7 +409,7 @@ impl Driver {
     ) {
         match result {
             Ok(Ok(beat)) => {
-                if std::mem::take(&mut self.beat_failing) {
+                if self.beats.ends() {
                     tracing::info!("heartbeats are answered again");
                 }
                 self.desk.act(|state| {
@@ -473,7 +430,7 @@ impl Driver {
             Ok(Err(ended)) if self.phase != Phase::Leaving => self.end(ended),
             Ok(Err(_)) => {} // it has left meanwhile
             Err(error) => {
-                let first = !std::mem::replace(&mut self.beat_failing, true);
+                let first = self.beats.begins(&error);
                 warn_first!(first, %error, "a heartbeat was not answered; more are sent");
                 self.takeover.handle_lost();
                 self.desk.act(|state| state.lease.handle_failed(now));

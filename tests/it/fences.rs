@@ -1,11 +1,8 @@
 //! `Fence::Strict` and `Fence::Lenient`: what each does when the worker cannot be sure of its lock.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use assemblage::{CloseReason, DeleteReason, Event, Fence, Task, WorkerOptions};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::support::{Ledger, Process, RedisServer, Report, add_jobs, builder, next, until};
 
@@ -199,50 +196,4 @@ async fn a_graceful_shutdown_of_a_lenient_worker_ends_although_the_server_is_gon
     server.kill();
     drop(shut_down);
     tokio::time::timeout(LEAVES_WITHIN, serving).await.expect("it ends").unwrap().unwrap();
-}
-
-/// What the crate says at INFO and above, and how often.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<HashMap<String, usize>>>);
-
-impl<S: tracing::Subscriber> Layer<S> for Said {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        struct Text(String);
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                if field.name() == "message" {
-                    self.0 = format!("{value:?}");
-                }
-            }
-        }
-        let metadata = event.metadata();
-        if *metadata.level() <= tracing::Level::INFO && metadata.target().starts_with("assemblage") {
-            let mut text = Text(String::new());
-            event.record(&mut text);
-            *self.0.lock().unwrap().entry(format!("{} {}", metadata.level(), text.0)).or_default() += 1;
-        }
-    }
-}
-
-// An outage is told of once when it begins and once when it is over: who is woken by warnings is woken once.
-#[tokio::test]
-async fn a_lenient_worker_that_is_cut_off_warns_once_of_each_thing_that_fails() {
-    let said = Said::default();
-    // Where there is one alone, `tracing` asks that of whichever thread comes by first, for good: another test's, that has none.
-    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(said.clone()));
-    let server = RedisServer::start();
-    let cluster = builder().lock_ttl(TTL).connect_url(server.url()).await.unwrap();
-    let mut worker = cluster.worker_with(lenient()).await.unwrap();
-    be_away(&server).await;
-    let over = "INFO heartbeats are answered again";
-    until("it is over", || async { said.0.lock().unwrap().contains_key(over) }).await;
-    let said = said.0.lock().unwrap().clone();
-    assert!(said.keys().any(|line| line.starts_with("WARN a heartbeat was not answered")), "{said:#?}");
-    let repeated: Vec<_> =
-        said.iter().filter(|(line, times)| **times > 1 && line.starts_with("WARN")).collect();
-    assert!(repeated.is_empty(), "{repeated:#?}");
-    let Event::Error(error) = next(&mut worker).await else { panic!("it is told of the outage") };
-    let text = error.to_string();
-    assert!(text.ends_with("the worker tries again by itself") && !text.contains("ry again"), "{text}");
 }

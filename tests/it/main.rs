@@ -10,6 +10,7 @@ mod hostile;
 mod house;
 mod leaks;
 mod old_interface;
+mod outages;
 mod placement;
 mod proxy;
 mod releasing;

@@ -2,10 +2,8 @@ use super::{Change, Close, Ending, Handover, Queue};
 use crate::core::trail::Trail;
 
 impl Queue {
-    /// How many problems wait, and not which: they are told to the consumer and change nothing else.
     pub(crate) fn walk(&self, trail: &mut Trail) {
-        let Self { changes, order, next_number: _, problems, problems_left_out, problem_popped, close } =
-            self;
+        let Self { changes, order, next_number: _, problems, problem_popped, close } = self;
         trail.count(changes.len());
         for (job, number) in order {
             if let Some((current, change)) = changes.get(job)
@@ -15,8 +13,7 @@ impl Queue {
                 change.walk(trail);
             }
         }
-        trail.count(problems.len());
-        trail.value(*problems_left_out);
+        problems.walk(trail);
         trail.value(*problem_popped);
         trail.value(match close {
             Close::Open => 0,

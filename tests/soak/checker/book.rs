@@ -328,7 +328,8 @@ impl<'a> Book<'a> {
             }
             What::Error { kind, job: Some(job), .. } if kind == "ReleaseTimeout" => {
                 // Of the holds of that job the oldest that was out for so long, and of which it was not said yet; if
-                // there is none, the newest that was almost.
+                // there is none, the newest that was almost, or was by half: the release timeout runs from when the worker was
+                // to give the job up, and handlers of a process that is held up hear of it later.
                 let (entries, release) = (self.entries, self.lives[life].release);
                 let is_out = |hold: &Hold<'_>, noise: Us| {
                     let told = hold.told.into_iter().chain(hold.delete).map(|line| entries[line].at).min();
@@ -336,7 +337,8 @@ impl<'a> Book<'a> {
                     hold.life == life && hold.job == job && hold.said.is_none() && out
                 };
                 let surely = self.holds.iter().position(|hold| is_out(hold, 0));
-                let found = surely.or_else(|| self.holds.iter().rposition(|hold| is_out(hold, NOISE)));
+                let nearly = |noise| self.holds.iter().rposition(|hold| is_out(hold, noise));
+                let found = surely.or_else(|| nearly(NOISE)).or_else(|| nearly(release / 2));
                 if let Some(hold) = found {
                     self.holds[hold].said = Some(line);
                 }

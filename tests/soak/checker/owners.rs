@@ -2,7 +2,6 @@
 //! waited for is over.
 
 use super::book::{Book, Hold, MS, NEVER, RECOVER, is_fence};
-use super::history::What;
 use super::operations::Effect;
 use super::{Kind, Violation};
 
@@ -103,15 +102,6 @@ fn said(book: &Book<'_>, hold: &Hold<'_>, found: &mut Vec<Violation>) {
     let passed = told + life.release;
     let lost = book.lost(life).unwrap_or(NEVER);
     if hold.end <= passed || lost <= passed + RECOVER || hold.said.is_some() || book.at(end) < passed {
-        return;
-    }
-    // What piles up in front of a consumer is counted and not kept, and that is said too. The release timeout runs from when
-    // the worker was to give the job up: a process that is held up hears of it later.
-    let counted = life.events.iter().any(|line| {
-        book.at(*line) >= told + life.release / 2
-            && matches!(&book.entries[*line].what, What::Error { kind, job: None, .. } if kind == "Server")
-    });
-    if counted {
         return;
     }
     let next = book.jobs.get(hold.job).into_iter().flatten().map(|next| &book.holds[*next]);
