@@ -23,7 +23,7 @@ const WORKERS: usize = 5;
 const CALLS: usize = 100;
 
 /// How many jobs the crate moves in one call.
-const BATCH: u64 = 25;
+const BATCH: u64 = 20;
 
 const COSTS: [&str; 5] = ["add", "delete", "release", "beat", "moved job"];
 

@@ -33,13 +33,13 @@ pub(crate) const PROTOCOL: u64 = 1;
 
 /// At most so many jobs in one script call that changes them: less than a millisecond of the server's time, so that twice
 /// that is not exceeded where the machine is slow.
-pub(crate) const BATCH_JOBS: usize = 32;
+pub(crate) const BATCH_JOBS: usize = 25;
 
 /// At most so many rows in one answer of what is read page by page.
 pub(crate) const PAGE_ROWS: usize = 200;
 
 /// At most so many jobs in one call that moves them from worker to worker: that costs twice as much as an add.
-pub(crate) const BATCH_MOVES: usize = 25;
+pub(crate) const BATCH_MOVES: usize = 20;
 
 /// At most about so many bytes of payload in one script call.
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
