@@ -12,12 +12,13 @@
 //! hardly anything else.
 
 use std::future::pending;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::time::sleep_until;
+use tokio::time::{Sleep, sleep_until};
 
 use super::backoff::Backoff;
 use crate::cluster::Shared;
@@ -72,6 +73,8 @@ pub(crate) struct Link {
     backoff: Backoff,
     interval: Duration,
     next_ping: Instant,
+    /// Kept from one message to the next: to set up a timer for each costs more than the message.
+    timer: Pin<Box<Sleep>>,
     ping: Option<BoxFuture<'static, Result<()>>>,
     listens: bool,
     listening: Option<BoxFuture<'static, Result<()>>>,
@@ -89,6 +92,7 @@ impl Link {
             Listener::Worker(_) => heartbeat * HEARTBEATS_A_PING,
             Listener::Master | Listener::Watcher => heartbeat,
         };
+        let next_ping = Instant::now() + interval;
         Ok(Self {
             cluster: cluster.clone(),
             subscriber,
@@ -96,7 +100,8 @@ impl Link {
             run_id,
             backoff: Backoff::new(),
             interval,
-            next_ping: Instant::now() + interval,
+            next_ping,
+            timer: Box::pin(sleep_until(next_ping.into())),
             ping: None,
             listens: true,
             listening: None,
@@ -155,6 +160,9 @@ impl Link {
                 State::Waiting(until) => self.next_ping.min(*until),
                 State::Attached | State::Attaching(_) => self.next_ping,
             };
+            if self.timer.deadline() != wake.into() {
+                self.timer.as_mut().reset(wake.into());
+            }
             tokio::select! {
                 biased;
                 signal = self.subscriber.next() => if let Some(event) = self.handle_signal(signal) {
@@ -174,7 +182,7 @@ impl Link {
                         tracing::warn!(%error, listens = self.listens, "listening to the others' ends was not changed");
                     }
                 }
-                () = sleep_until(wake.into()) => self.handle_time(Instant::now()),
+                () = &mut self.timer => self.handle_time(Instant::now()),
             }
         }
     }
