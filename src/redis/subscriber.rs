@@ -242,7 +242,7 @@ impl Subscriber {
     }
 
     /// Whether a message is there, and nothing that comes before it.
-    fn has_only_messages(&self) -> bool {
+    pub(crate) fn has_only_messages(&self) -> bool {
         !self.messages.is_empty()
             && self.reconnects.is_empty()
             && self.moves.as_ref().is_none_or(Receiver::is_empty)

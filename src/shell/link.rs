@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::{Sleep, sleep_until};
 
@@ -185,6 +186,12 @@ impl Link {
                 () = &mut self.timer => self.handle_time(Instant::now()),
             }
         }
+    }
+
+    /// The next message, if one is there already.
+    pub(crate) fn next_waiting(&mut self) -> Option<LinkEvent> {
+        // Mostly there is none, and to look for everything else in vain costs more than the message before it did.
+        if self.subscriber.has_only_messages() { self.next().now_or_never() } else { None }
     }
 
     pub(crate) async fn close(self) {

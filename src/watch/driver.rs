@@ -171,7 +171,7 @@ fn handle_link(event: LinkEvent, link: &mut Link, desk: &Desk) -> Option<Ask> {
         }
         left -= 1;
         // What is taken out of the link has to be handled: nothing is, when the burst is over.
-        next = if left > 0 { link.next().now_or_never() } else { None };
+        next = if left > 0 { link.next_waiting() } else { None };
     }
     None
 }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
@@ -361,7 +361,7 @@ impl Driver {
             }
             left -= 1;
             // What is taken out of the link has to be handled: nothing is, when the burst is over.
-            next = if left > 0 { self.link.next().now_or_never() } else { None };
+            next = if left > 0 { self.link.next_waiting() } else { None };
         }
     }
 
