@@ -69,31 +69,36 @@ scripts! {
 }
 
 impl Script {
-    fn sha(&self) -> &str {
+    fn sha(&'static self) -> &'static str {
         self.sha.get_or_init(|| fred::util::sha1_hash(self.text))
     }
 
     /// Runs it once. fred never sends it again by itself: whether that is safe is the caller's to decide.
     pub(crate) async fn run(
-        &self,
+        &'static self,
         client: &Client,
         slot: u16,
         timeout: Duration,
         keys: &[&str],
-        args: Vec<Bytes>,
+        args: impl Fn() -> Vec<Bytes>,
     ) -> Result<Value, FredError> {
         debug_assert_eq!(keys.len(), self.keys, "{}", self.name);
-        let mut words = Vec::with_capacity(2 + keys.len() + args.len());
-        words.push(Value::from(self.sha()));
-        words.push(Value::from(self.keys.to_string()));
-        words.extend(keys.iter().map(|key| Value::from(*key)));
-        words.extend(args.into_iter().map(Value::Bytes));
+        // Made anew where the server does not know the script: that is rare, and a copy for it is not free.
+        let words = || {
+            let args = args();
+            let mut words = Vec::with_capacity(2 + keys.len() + args.len());
+            words.push(Value::from_static_str(self.sha()));
+            words.push(Value::Integer(self.keys as i64));
+            words.extend(keys.iter().map(|key| Value::from(*key)));
+            words.extend(args.into_iter().map(Value::Bytes));
+            words
+        };
 
         // Options are only heeded by `custom`: fred's own `evalsha` drops them in silence.
         let client = client.with_options(&route::options(slot, timeout, 1));
         let command = |name| CustomCommand::new_static(name, ClusterHash::Custom(slot), false);
         for _ in 0..LOADS {
-            match client.custom(command("EVALSHA"), words.clone()).await {
+            match client.custom(command("EVALSHA"), words()).await {
                 Err(error) if code(&error) == "NOSCRIPT" => {}
                 result => return result,
             }
@@ -101,6 +106,6 @@ impl Script {
             let load = vec![Value::from_static_str("LOAD"), Value::from_static_str(self.text)];
             let _: Value = client.custom(command("SCRIPT"), load).await?;
         }
-        client.custom(command("EVALSHA"), words).await
+        client.custom(command("EVALSHA"), words()).await
     }
 }

@@ -133,7 +133,7 @@ impl Store {
         args: Vec<Bytes>,
     ) -> Result<Reply> {
         let client = self.client(what)?;
-        let answer = script.run(client, self.slot, timeout, keys, args).await;
+        let answer = script.run(client, self.slot, timeout, keys, || args.clone()).await;
         Reply::new(script.name, answer.map_err(|error| self.login.translate(what, &error))?)
     }
 
@@ -178,7 +178,7 @@ impl Store {
     ) -> Result<Reply, Late> {
         let client = self.client(what).map_err(Late::Other)?;
         let not_after = self.server_time(sent).saturating_add(within.as_micros() as u64);
-        let answer = script.run(client, self.slot, self.timeout, keys, args(not_after)).await;
+        let answer = script.run(client, self.slot, self.timeout, keys, || args(not_after)).await;
         match answer {
             Err(error) if code(&error) == "LATE" => {
                 let now = error.details().split_ascii_whitespace().nth(1).and_then(|now| now.parse().ok());

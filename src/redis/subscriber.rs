@@ -78,7 +78,7 @@ pub(crate) struct Subscriber {
     events: Receiver<KeyspaceEvent>,
     reconnects: Receiver<Server>,
     /// What the client for commands learns of where keys are. A node that lives on without the keys ends the
-    /// subscriptions to them by a push that fred keeps to itself.
+    /// subscriptions to them by a push that fred keeps to itself. `None` where there is one node.
     moves: Option<Receiver<Vec<ClusterStateChange>>>,
 }
 
@@ -97,7 +97,8 @@ impl Subscriber {
         // Before the connection is there, so that nothing comes in unheard.
         let (messages, events, reconnects) =
             (client.message_rx(), client.keyspace_event_rx(), client.reconnect_rx());
-        let moves = Some(connection.commands.client().cluster_change_rx());
+        let commands = connection.commands.client();
+        let moves = commands.is_clustered().then(|| commands.cluster_change_rx());
         let what = format!("connecting to {} for the subscription", connection.address());
         let own = Own::connect(client, timeout, &what).await?;
         let inbox = match listener {
@@ -199,6 +200,18 @@ impl Subscriber {
     /// Nothing is lost if the future is dropped.
     pub(crate) async fn next(&mut self) -> Signal {
         loop {
+            if self.has_only_messages() {
+                // One of many: to listen to all the rest for each of them costs more than the message.
+                let signal = match self.messages.recv().await {
+                    Ok(message) => self.sort(message),
+                    Err(RecvError::Lagged(_)) => Some(Signal::Lagged),
+                    Err(RecvError::Closed) => None,
+                };
+                if let Some(signal) = signal {
+                    return signal;
+                }
+                continue;
+            }
             let signal = tokio::select! {
                 biased;
                 reconnect = self.reconnects.recv() => match reconnect {
@@ -226,6 +239,13 @@ impl Subscriber {
                 return signal;
             }
         }
+    }
+
+    /// Whether a message is there, and nothing that comes before it.
+    pub(crate) fn has_only_messages(&self) -> bool {
+        !self.messages.is_empty()
+            && self.reconnects.is_empty()
+            && self.moves.as_ref().is_none_or(Receiver::is_empty)
     }
 
     /// Why [`attach`](Self::attach) went on without keyspace events, if it did.

@@ -1,6 +1,7 @@
 //! The task behind a watch: carries what the channel brings to the feed, and asks for what the feed wants.
 
 use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,9 @@ pub(super) const KEEP: Duration = Duration::from_secs(600);
 
 /// How long a batch may be under way between the server's two connections to us before it counts as lost.
 const AUDIT_GRACE: Duration = Duration::from_millis(50);
+
+/// How many messages are taken in before other work gets its turn: fewer than tokio lets a task take at a time (128).
+const BURST: usize = 64;
 
 enum Answer {
     History {
@@ -53,6 +57,8 @@ pub(super) async fn run(
     let mut next_beat = Instant::now() + interval;
     let mut audit: Option<(Option<Revision>, Revision, Instant)> = None;
     let (mut asks, mut beats) = (Retry::new(), Outage::default());
+    // Kept: to set up a timer for each message costs more than the message.
+    let mut timer = pin!(sleep_until(next_beat.into()));
     loop {
         // Only the newest request counts: an older one is dropped with its future.
         if let Some(ask) = desk.act(|feed| feed.poll_command()) {
@@ -63,9 +69,14 @@ pub(super) async fn run(
             .flatten()
             .min()
             .unwrap_or(next_beat);
+        if timer.deadline() != wake.into() {
+            timer.as_mut().reset(wake.into());
+        }
         tokio::select! {
             () = stop.cancelled() => break,
-            event = link.next() => handle_link(event, &desk),
+            event = link.next() => if let Some(ask) = handle_link(event, &mut link, &desk) {
+                asked = Some(send(&cluster, ask, length));
+            },
             () = desk.driver_wanted() => {}
             answer = or_never(&mut asked) => {
                 asked = None;
@@ -103,7 +114,7 @@ pub(super) async fn run(
                     Answer::History { .. } | Answer::Page { .. } => {}
                 }
             }
-            () = sleep_until(wake.into()) => {
+            () = &mut timer => {
                 let now = Instant::now();
                 if next_beat <= now {
                     next_beat = now + interval;
@@ -155,7 +166,23 @@ async fn or_never(work: &mut Work) -> Answer {
     }
 }
 
-fn handle_link(event: LinkEvent, desk: &Desk) {
+/// Takes in what came, and what is there behind it: most changes come many at a time. Up to something that is to be asked
+/// for: what comes after that counts as come after the request.
+fn handle_link(event: LinkEvent, link: &mut Link, desk: &Desk) -> Option<Ask> {
+    let (mut next, mut left) = (Some(event), BURST);
+    while let Some(event) = next {
+        handle_event(event, desk);
+        if let Some(ask) = desk.act(|feed| feed.poll_command()) {
+            return Some(ask);
+        }
+        left -= 1;
+        // What is taken out of the link has to be handled: nothing is, when the burst is over.
+        next = if left > 0 { link.next_waiting() } else { None };
+    }
+    None
+}
+
+fn handle_event(event: LinkEvent, desk: &Desk) {
     match event {
         LinkEvent::Changes(batch) => desk.act(|feed| feed.handle_batch(batch)),
         LinkEvent::Attached(None) | LinkEvent::Lagged => desk.act(|feed| feed.handle_gap()),

@@ -6,13 +6,14 @@
 //!     +------ fenced: by our clock, by a refused beat, by push ------------+--> Close(LockExpired | ClusterReset)
 //! ```
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
@@ -121,14 +122,19 @@ impl Driver {
         // If this task is ended from outside, the consumer must not wait for ever.
         let _guard = CloseOnDrop(self.desk.clone());
         self.desk.act(|state| state.view.handle_gap());
+        // Kept: to set up a timer for each message costs more than the message.
+        let mut timer = pin!(sleep_until(Instant::now().into()));
         while let Some(wake) = self.step(Instant::now()) {
+            if timer.deadline() != wake.into() {
+                timer.as_mut().reset(wake.into());
+            }
             tokio::select! {
                 event = self.link.next() => self.handle_link(event),
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.handle_done(done),
                 Some(dropped) = self.dropped.recv() => self.handle_dropped(dropped),
                 () = self.desk.driver_wanted() => {}
                 never = self.takeover.run() => match never {},
-                () = sleep_until(wake.into()) => {}
+                () = &mut timer => {}
             }
         }
         self.link.close().await;
@@ -310,7 +316,7 @@ impl Driver {
             }
             left -= 1;
             // What is taken out of the link has to be handled: nothing is, when the burst is over.
-            next = if left > 0 { self.link.next().now_or_never() } else { None };
+            next = if left > 0 { self.link.next_waiting() } else { None };
         }
     }
 

@@ -253,7 +253,7 @@ impl Bench {
     /// Runs a script by itself, with the keys that its header names.
     pub(super) async fn run(
         &self,
-        script: &Script,
+        script: &'static Script,
         lock: WorkerId,
         args: &[&[u8]],
     ) -> std::result::Result<Value, FredError> {
@@ -261,9 +261,9 @@ impl Bench {
         let keys: Vec<_> =
             named.map(|key| if key == "lock" { self.keys.lock(lock) } else { self.key(&key) }).collect();
         let keys: Vec<_> = keys.iter().map(String::as_str).collect();
-        let args = args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
+        let args: Vec<_> = args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
         let slot = fred::util::redis_keyslot(self.keys.meta.as_bytes());
-        script.run(&self.client, slot, TIMEOUT, &keys, args).await
+        script.run(&self.client, slot, TIMEOUT, &keys, || args.clone()).await
     }
 
     /// A batch of a reap, of so many jobs, as whoever would stop after it.
