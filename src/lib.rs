@@ -63,7 +63,7 @@
 //!
 //! - **One owner.** At most one worker holds a job. A new owner's `Add` is never sent before the old owner released
 //!   the job, or its release timed out, or its lock ended.
-//! - **Nothing lost.** An added job is in Redis before [`add`](Master::add) returns. While a worker lives, each job
+//! - **Nothing lost.** An added job is in Redis before [`add`](Master::add) returns. While a worker with room lives, each job
 //!   has an owner within a bounded time: about a `lock_ttl` after the death of the owner before.
 //! - **The stream.** Per job one `Add`, then `Update`s, then at most one `Delete`, in turn, whatever was lost,
 //!   repeated or reordered underneath. The last event is one `Close`, after a `Delete` for each job still held.

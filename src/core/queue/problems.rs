@@ -64,8 +64,9 @@ impl Problems {
 
 fn overdue(job: JobId, timeout: Duration) -> Error {
     let text = format!(
-        "the job is released although a handle is still out {timeout:?} after its Delete: its handler may overlap the next \
-         owner. Make it stop sooner, or raise release_timeout"
+        "the job is released as it was not let go of within {timeout:?} of being asked for: its Delete was not polled, or a handle \
+         is still out, and then its handler may overlap the next owner. Poll the stream without waiting for anything else, \
+         make the handler stop sooner, or raise release_timeout"
     );
     Error::new(ErrorKind::ReleaseTimeout, text).with_job(job)
 }
