@@ -158,7 +158,7 @@ async fn what_is_forged_out_of_order_or_is_no_message_changes_nothing() {
     let errors = bench.ledger.errors();
     assert!(!errors.is_empty() && errors.len() <= messages.len(), "{}", errors.len());
     // A consumer that is slower than the flood is told how many it did not get.
-    let expected = |error: &String| error.contains("was not understood") || error.contains("were not kept");
+    let expected = |error: &String| error.contains("was not understood") || error.contains("were left out");
     assert!(errors.iter().all(expected), "{errors:?}");
 }
 
