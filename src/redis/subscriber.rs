@@ -200,21 +200,11 @@ impl Subscriber {
     /// Nothing is lost if the future is dropped.
     pub(crate) async fn next(&mut self) -> Signal {
         loop {
-            if self.has_only_messages() {
-                // One of many: to listen to all the rest for each of them costs more than the message.
-                let signal = match self.messages.recv().await {
-                    Ok(message) => self.sort(message),
-                    Err(RecvError::Lagged(_)) => Some(Signal::Lagged),
-                    Err(RecvError::Closed) => None,
-                };
-                if let Some(signal) = signal {
-                    return signal;
-                }
-                continue;
-            }
+            // To listen to all the rest for each of many messages costs more than the message.
+            let others = !self.has_only_messages();
             let signal = tokio::select! {
                 biased;
-                reconnect = self.reconnects.recv() => match reconnect {
+                reconnect = self.reconnects.recv(), if others => match reconnect {
                     Ok(_) | Err(RecvError::Lagged(_)) => {
                         // In a cluster there is one for each node.
                         while self.reconnects.try_recv().is_ok() {}
@@ -222,7 +212,7 @@ impl Subscriber {
                     }
                     Err(RecvError::Closed) => std::future::pending().await,
                 },
-                () = moved(&mut self.moves) => Some(Signal::Reconnected),
+                () = moved(&mut self.moves), if others => Some(Signal::Reconnected),
                 message = self.messages.recv() => match message {
                     Ok(message) => self.sort(message),
                     Err(RecvError::Lagged(_)) => Some(Signal::Lagged),

@@ -12,15 +12,14 @@
 //! hardly anything else.
 
 use std::future::pending;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::time::{Sleep, sleep_until};
 
+use super::alarm::Alarm;
 use super::backoff::Backoff;
 use super::hearing::Hearing;
 use super::retry::{Outage, warn_first};
@@ -49,6 +48,10 @@ pub(crate) enum LinkEvent {
     Lagged,
 }
 
+/// How many messages are taken in before other work gets its turn: fewer than tokio lets a task take at a time
+/// (128), so that it is this bound that ends a burst.
+const BURST: usize = 64;
+
 /// So many heartbeats of a worker are between two pings of its subscription.
 const HEARTBEATS_A_PING: u32 = 6;
 
@@ -75,8 +78,9 @@ pub(crate) struct Link {
     outage: Outage,
     interval: Duration,
     next_ping: Instant,
-    /// Kept from one message to the next: to set up a timer for each costs more than the message.
-    timer: Pin<Box<Sleep>>,
+    alarm: Alarm,
+    /// How many more messages are taken in a row.
+    burst: usize,
     ping: Option<BoxFuture<'static, Result<()>>>,
     hearing: Hearing,
     listening: Option<BoxFuture<'static, Result<()>>>,
@@ -94,7 +98,6 @@ impl Link {
             Listener::Worker(_) => heartbeat * HEARTBEATS_A_PING,
             Listener::Master | Listener::Watcher => heartbeat,
         };
-        let next_ping = Instant::now() + interval;
         Ok(Self {
             cluster: cluster.clone(),
             subscriber,
@@ -103,8 +106,9 @@ impl Link {
             backoff: Backoff::new(),
             outage: Outage::default(),
             interval,
-            next_ping,
-            timer: Box::pin(sleep_until(next_ping.into())),
+            next_ping: Instant::now() + interval,
+            alarm: Alarm::new(),
+            burst: 0,
             ping: None,
             hearing: Hearing::new(),
             listening: None,
@@ -165,6 +169,11 @@ impl Link {
     ///
     /// Nothing is lost if the future is dropped.
     pub(crate) async fn next(&mut self) -> LinkEvent {
+        self.burst = BURST;
+        self.take().await
+    }
+
+    async fn take(&mut self) -> LinkEvent {
         loop {
             let due = match &self.state {
                 State::Waiting(until) => Some(*until),
@@ -172,9 +181,6 @@ impl Link {
                 State::Attaching(_) => None,
             };
             let wake = due.map_or(self.next_ping, |due| due.min(self.next_ping));
-            if self.timer.deadline() != wake.into() {
-                self.timer.as_mut().reset(wake.into());
-            }
             tokio::select! {
                 biased;
                 signal = self.subscriber.next() => if let Some(event) = self.handle_signal(signal) {
@@ -194,15 +200,16 @@ impl Link {
                     self.hearing.handle_answer(Instant::now(), answer);
                     self.hear(Instant::now());
                 }
-                () = &mut self.timer => self.handle_time(Instant::now()),
+                () = self.alarm.wait_until(wake) => self.handle_time(Instant::now()),
             }
         }
     }
 
-    /// The next message, if one is there already.
-    pub(crate) fn next_waiting(&mut self) -> Option<LinkEvent> {
+    /// What is there already behind what `next` gave, until a burst is over: most messages come many at a time.
+    pub(crate) fn next_in_burst(&mut self) -> Option<LinkEvent> {
+        self.burst = self.burst.saturating_sub(1);
         // Mostly there is none, and to look for everything else in vain costs more than the message before it did.
-        if self.subscriber.has_only_messages() { self.next().now_or_never() } else { None }
+        if self.burst > 0 && self.subscriber.has_only_messages() { self.take().now_or_never() } else { None }
     }
 
     pub(crate) async fn close(self) {

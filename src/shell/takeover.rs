@@ -267,7 +267,10 @@ impl Takeover {
                         self.standby.handle_reaping(now, worker);
                     }
                     Reap::Reaped { .. } => {
-                        tracing::info!(dead = %worker, moved, "a worker's lock had ended: its jobs went to others, or wait where nobody has room");
+                        tracing::info!(
+                            dead = %worker, moved,
+                            "a worker's lock had ended: its jobs went to others, or wait where nobody has room"
+                        );
                         self.standby.handle_gone(worker);
                         self.standby.handle_finished(now);
                     }

@@ -1,13 +1,11 @@
 //! The task behind a watch: carries what the channel brings to the feed, and asks for what the feed wants.
 
 use std::future::pending;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::Desk;
@@ -17,6 +15,7 @@ use crate::core::feed::Ask;
 use crate::error::Result;
 use crate::id::Revision;
 use crate::message::History;
+use crate::shell::alarm::Alarm;
 use crate::shell::link::{Link, LinkEvent};
 use crate::shell::retry::{Outage, Retry, warn_first};
 
@@ -25,9 +24,6 @@ pub(super) const KEEP: Duration = Duration::from_secs(600);
 
 /// How long a batch may be under way between the server's two connections to us before it counts as lost.
 const AUDIT_GRACE: Duration = Duration::from_millis(50);
-
-/// How many messages are taken in before other work gets its turn: fewer than tokio lets a task take at a time (128).
-const BURST: usize = 64;
 
 enum Answer {
     History {
@@ -57,8 +53,7 @@ pub(super) async fn run(
     let mut next_beat = Instant::now() + interval;
     let mut audit: Option<(Option<Revision>, Revision, Instant)> = None;
     let (mut asks, mut beats) = (Retry::new(), Outage::default());
-    // Kept: to set up a timer for each message costs more than the message.
-    let mut timer = pin!(sleep_until(next_beat.into()));
+    let mut alarm = Alarm::new();
     loop {
         // Only the newest request counts: an older one is dropped with its future.
         if let Some(ask) = desk.act(|feed| feed.poll_command()) {
@@ -69,9 +64,6 @@ pub(super) async fn run(
             .flatten()
             .min()
             .unwrap_or(next_beat);
-        if timer.deadline() != wake.into() {
-            timer.as_mut().reset(wake.into());
-        }
         tokio::select! {
             () = stop.cancelled() => break,
             event = link.next() => if let Some(ask) = handle_link(event, &mut link, &desk) {
@@ -114,7 +106,7 @@ pub(super) async fn run(
                     Answer::History { .. } | Answer::Page { .. } => {}
                 }
             }
-            () = &mut timer => {
+            () = alarm.wait_until(wake) => {
                 let now = Instant::now();
                 if next_beat <= now {
                     next_beat = now + interval;
@@ -166,18 +158,16 @@ async fn or_never(work: &mut Work) -> Answer {
     }
 }
 
-/// Takes in what came, and what is there behind it: most changes come many at a time. Up to something that is to be asked
-/// for: what comes after that counts as come after the request.
+/// Takes in what came, and what is there behind it. Up to something that is to be asked for: what comes after that counts
+/// as come after the request.
 fn handle_link(event: LinkEvent, link: &mut Link, desk: &Desk) -> Option<Ask> {
-    let (mut next, mut left) = (Some(event), BURST);
+    let mut next = Some(event);
     while let Some(event) = next {
         handle_event(event, desk);
         if let Some(ask) = desk.act(|feed| feed.poll_command()) {
             return Some(ask);
         }
-        left -= 1;
-        // What is taken out of the link has to be handled: nothing is, when the burst is over.
-        next = if left > 0 { link.next_waiting() } else { None };
+        next = link.next_in_burst();
     }
     None
 }

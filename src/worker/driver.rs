@@ -6,7 +6,6 @@
 //!     +------ fenced: by our clock, by a refused beat, by push ------------+--> Close(LockExpired | ClusterReset)
 //! ```
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +14,6 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
 
 use super::desk::{Desk, Wish};
 use crate::cluster::Shared;
@@ -26,14 +24,11 @@ use crate::id::{JobId, Revision};
 use crate::job::Dropped;
 use crate::message::{Body, CloseReason, DeleteReason, Order, Page, Terms};
 use crate::redis::store::{BATCH_MOVES, Beat, Ended, Joined, Lock, Member};
+use crate::shell::alarm::Alarm;
 use crate::shell::link::{Link, LinkEvent};
 use crate::shell::retry::{Outage, Retry, warn_first};
 use crate::shell::takeover::Takeover;
 use crate::wire::frame;
-
-/// How many messages are taken in before other work gets its turn: fewer than tokio lets a task take at a time
-/// (128), so that it is this bound that ends a burst.
-const BURST: usize = 64;
 
 pub(super) struct Driver {
     cluster: Arc<Shared>,
@@ -122,19 +117,15 @@ impl Driver {
         // If this task is ended from outside, the consumer must not wait for ever.
         let _guard = CloseOnDrop(self.desk.clone());
         self.desk.act(|state| state.view.handle_gap());
-        // Kept: to set up a timer for each message costs more than the message.
-        let mut timer = pin!(sleep_until(Instant::now().into()));
+        let mut alarm = Alarm::new();
         while let Some(wake) = self.step(Instant::now()) {
-            if timer.deadline() != wake.into() {
-                timer.as_mut().reset(wake.into());
-            }
             tokio::select! {
                 event = self.link.next() => self.handle_link(event),
                 Some(done) = self.work.next(), if !self.work.is_empty() => self.handle_done(done),
                 Some(dropped) = self.dropped.recv() => self.handle_dropped(dropped),
                 () = self.desk.driver_wanted() => {}
                 never = self.takeover.run() => match never {},
-                () = &mut timer => {}
+                () = alarm.wait_until(wake) => {}
             }
         }
         self.link.close().await;
@@ -296,7 +287,7 @@ impl Driver {
 
     fn handle_link(&mut self, event: LinkEvent) {
         let now = Instant::now();
-        let (mut next, mut left) = (Some(event), BURST);
+        let mut next = Some(event);
         while let Some(event) = next {
             match event {
                 LinkEvent::Inbox(bytes) => self.handle_frame(now, bytes),
@@ -314,9 +305,7 @@ impl Driver {
                     self.desk.act(|state| state.view.handle_gap());
                 }
             }
-            left -= 1;
-            // What is taken out of the link has to be handled: nothing is, when the burst is over.
-            next = if left > 0 { self.link.next_waiting() } else { None };
+            next = self.link.next_in_burst();
         }
     }
 

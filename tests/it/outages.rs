@@ -35,6 +35,13 @@ impl Said {
         let warnings = said.iter().filter(|(line, _)| line.starts_with("WARN"));
         warnings.map(|(line, times)| (line.clone(), *times)).collect()
     }
+
+    /// Each of these was warned of, and nothing twice.
+    fn assert_warned_once(&self, of: &[&str]) {
+        let warnings = self.warnings();
+        assert!(of.iter().all(|line| warnings.contains_key(&format!("WARN {line}"))), "{warnings:#?}");
+        assert!(warnings.values().all(|times| *times == 1), "{warnings:#?}");
+    }
 }
 
 /// A server that hangs, then is gone, and then is there again; each for so long that whatever is asked of it fails again and
@@ -77,12 +84,18 @@ async fn a_lenient_worker_that_is_cut_off_warns_once_of_each_thing_that_fails() 
     tokio::time::sleep(10 * TTL).await;
     server.resume();
     until("it is over", || async { said.times("INFO heartbeats are answered again") > 0 }).await;
-    let warnings = said.warnings();
-    assert!(warnings.contains_key("WARN a heartbeat was not answered; more are sent"), "{warnings:#?}");
-    assert!(warnings.values().all(|times| *times == 1), "{warnings:#?}");
+    said.assert_warned_once(&["a heartbeat was not answered; more are sent"]);
     let Event::Error(error) = next(&mut worker).await else { panic!("it is told of the outage") };
     let text = error.to_string();
     assert!(text.ends_with("the worker tries again by itself") && !text.contains("ry again"), "{text}");
+}
+
+/// A server is away and comes back; what fails meanwhile is warned of once, and so the subscription.
+async fn is_told_once(said: &Said, server: &mut RedisServer, failing: &str, over: &str) {
+    be_away(server).await;
+    let over = [over, "subscribed again; what may have been missed is asked for"];
+    until("it is over", || async { over.iter().all(|line| said.times(&format!("INFO {line}")) > 0) }).await;
+    said.assert_warned_once(&[failing, "the subscription is down; it is being brought back"]);
 }
 
 // The same, of a master.
@@ -92,19 +105,8 @@ async fn a_master_that_is_cut_off_warns_once_of_each_thing_that_fails() {
     let mut server = RedisServer::start();
     let cluster = builder().lock_ttl(TTL).command_timeout(TTL).connect_url(server.url()).await.unwrap();
     let _master = cluster.master().await.unwrap();
-    be_away(&mut server).await;
-    let over = [
-        "INFO the cluster can be looked at again",
-        "INFO subscribed again; what may have been missed is asked for",
-    ];
-    until("it is over", || async { over.iter().all(|line| said.times(line) > 0) }).await;
-    let warnings = said.warnings();
-    assert!(warnings.contains_key("WARN the cluster could not be looked at; tried again"), "{warnings:#?}");
-    assert!(
-        warnings.contains_key("WARN the subscription is down; it is being brought back"),
-        "{warnings:#?}"
-    );
-    assert!(warnings.values().all(|times| *times == 1), "{warnings:#?}");
+    let failing = "the cluster could not be looked at; tried again";
+    is_told_once(&said, &mut server, failing, "the cluster can be looked at again").await;
 }
 
 // The same, of a watcher.
@@ -114,20 +116,6 @@ async fn a_watcher_that_is_cut_off_warns_once_of_each_thing_that_fails() {
     let mut server = RedisServer::start();
     let cluster = builder().lock_ttl(TTL).command_timeout(TTL).connect_url(server.url()).await.unwrap();
     let _watch = cluster.watch().await.unwrap();
-    be_away(&mut server).await;
-    let over = [
-        "INFO a watcher's heartbeats are answered again",
-        "INFO subscribed again; what may have been missed is asked for",
-    ];
-    until("it is over", || async { over.iter().all(|line| said.times(line) > 0) }).await;
-    let warnings = said.warnings();
-    assert!(
-        warnings.contains_key("WARN a watcher's heartbeat was not answered; more are sent"),
-        "{warnings:#?}"
-    );
-    assert!(
-        warnings.contains_key("WARN the subscription is down; it is being brought back"),
-        "{warnings:#?}"
-    );
-    assert!(warnings.values().all(|times| *times == 1), "{warnings:#?}");
+    let failing = "a watcher's heartbeat was not answered; more are sent";
+    is_told_once(&said, &mut server, failing, "a watcher's heartbeats are answered again").await;
 }

@@ -18,7 +18,7 @@ use super::bench::{Bench, JOINED, TRUST, entry, id, lock};
 use crate::id::{Revision, WorkerId};
 use crate::message::{Body, Order, SPAN, Terms};
 use crate::redis::script;
-use crate::redis::store::{AddCode, DeleteCode, Entry, Lock, Member, Reap, Suspicion};
+use crate::redis::store::{AddCode, BATCH_MOVES, DeleteCode, Entry, Lock, Member, Reap, Suspicion};
 use crate::test_server::{Connection, Reply};
 use crate::wire::frame;
 
@@ -337,7 +337,9 @@ impl Game<'_> {
                 self.dead.retain(|dead| *dead != worker);
             }
             Reap::Nothing => self.dead.retain(|dead| *dead != worker),
-            Reap::Reaped { .. } => *self.seen.entry("reaps by batches").or_default() += 1,
+            Reap::Reaped { moved, left, .. } => {
+                must!(moved == BATCH_MOVES as u64, "{left} are left, and only {moved} were moved");
+            }
             Reap::Kept { .. } => *self.seen.entry("kept").or_default() += 1,
             Reap::Alive { .. } => {}
         }
